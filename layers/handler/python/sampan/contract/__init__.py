@@ -1,0 +1,4 @@
+"""The data shapes that every floor shares: errors, tensors, manifest, metrics.
+
+This package imports nothing of ours and does no input or output.
+"""

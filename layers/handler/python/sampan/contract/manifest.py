@@ -1,0 +1,140 @@
+"""`manifest.json`: what a version is, where it comes from and what was proven of it.
+
+The manifest is frozen and has a schema number. A reader refuses a newer schema than its own, and reads
+every older one.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from sampan.contract.errors import ModelError
+from sampan.contract.tensors import DATATYPES, Signature, TensorSpec
+
+SCHEMA = 1
+
+
+class Frozen(msgspec.Struct, frozen=True):
+    """Base of the manifest's parts."""
+
+
+class FileEntry(Frozen, kw_only=True):
+    """SHA-256 (hex) and size (bytes) of one file of the version."""
+
+    sha256: str
+    size: int
+
+
+class TensorEntry(Frozen, kw_only=True):
+    """`TensorSpec` as it stands in the file."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class Golden(Frozen, kw_only=True):
+    """The golden samples: file, how many, `given` or `generated` (then with its seed), tolerance of a replay.
+
+    `rtol` and `atol` follow `numpy.allclose`; `atol` is in units of the output's largest magnitude.
+    """
+
+    file: str
+    count: int
+    source: str
+    seed: int | None = None
+    rtol: float = 1e-3
+    atol: float = 1e-4
+
+
+class GateEntry(Frozen, kw_only=True):
+    """A gate as it was measured: `METRIC<=limit` or `METRIC>=limit`, with the standard error of the value."""
+
+    gate: str
+    value: float
+    standard_error: float | None
+    samples: int
+    passed: bool
+
+
+class Needs(Frozen, kw_only=True):
+    """What a function must bring: pip extras, and session options (onnxruntime's keys) set at load."""
+
+    extras: list[str] = []
+    session: dict[str, str] = {}
+
+
+class Manifest(Frozen, kw_only=True):
+    """One immutable version of a model. `model` and the keys of `files` are paths inside its folder.
+
+    `digest` is the content address (`sha256:…`) of the artefact. `opset` maps a domain to its version.
+    `pipeline` is the declaration that `sampan.serving.pipelines` reads, `recipe` the passes that made the
+    version from `parent`.
+    """
+
+    schema: int = SCHEMA
+    name: str
+    version: int
+    digest: str
+    created: str
+    model: str
+    files: dict[str, FileEntry]
+    inputs: list[TensorEntry]
+    outputs: list[TensorEntry]
+    opset: dict[str, int]
+    operators: dict[str, int]
+    golden: Golden
+    parent: str | None = None
+    recipe: dict[str, Any] | None = None
+    gates: list[GateEntry] = []
+    task: str | None = None
+    pipeline: dict[str, Any] | None = None
+    labels: str | None = None
+    licence: str | None = None
+    needs: Needs = Needs()
+
+    @property
+    def ref(self) -> str:
+        return f"{self.name}:{self.version}"
+
+    @property
+    def size(self) -> int:
+        """Bytes of the artefact: everything that is shipped, golden samples excluded."""
+        return sum(entry.size for path, entry in self.files.items() if path != self.golden.file)
+
+    @property
+    def signature(self) -> Signature:
+        return Signature(tuple(map(_spec, self.inputs)), tuple(map(_spec, self.outputs)))
+
+
+def tensor_entry(spec: TensorSpec) -> TensorEntry:
+    return TensorEntry(name=spec.name, datatype=spec.datatype, shape=list(spec.shape))
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The file's bytes: JSON with two-space indents, keys in the order of the class."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+def decode_manifest(data: bytes, where: str) -> Manifest:
+    """Read `manifest.json`.
+
+    Raises:
+        ModelError: not JSON, a field of the wrong type (named with its path), or a newer schema.
+    """
+    try:
+        head: Mapping[str, Any] = msgspec.json.decode(data, type=dict[str, Any])
+        if isinstance(head.get("schema", SCHEMA), int) and head.get("schema", SCHEMA) > SCHEMA:
+            raise ModelError(f"{where} has schema {head['schema']}, this Sampan reads up to {SCHEMA}; upgrade it")
+        manifest = msgspec.convert(head, Manifest)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ModelError(f"{where} is not a manifest: {error}") from error
+    for tensor in (*manifest.inputs, *manifest.outputs):
+        if tensor.datatype not in DATATYPES:
+            raise ModelError(f"{where} names the datatype '{tensor.datatype}', which is none of V2's")
+    return manifest
+
+
+def _spec(entry: TensorEntry) -> TensorSpec:
+    return TensorSpec(entry.name, entry.datatype, tuple(entry.shape))

@@ -1,0 +1,1 @@
+"""How tensors are written down: bytes in, tensors out, and back. No codec knows HTTP or a model."""

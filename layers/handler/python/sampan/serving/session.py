@@ -1,0 +1,163 @@
+"""A session: tensors in, tensors out. The only module that names onnxruntime.
+
+Gets checked tensors, gives tensors; knows nothing of requests. Foreign errors become ours here, once.
+"""
+
+import ctypes
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnxruntime as ort
+
+from sampan.contract.errors import InvalidInputError, ModelError
+from sampan.contract.tensors import BY_ORT, Array, Signature, Tensors, TensorSpec
+
+ort.set_default_logger_severity(3)  # what onnxruntime warns of at load is told by `add`, once
+OPTIMIZATION_LEVELS = {
+    "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+
+
+class Session(Protocol):
+    """What a pipeline needs of a model, wherever it runs."""
+
+    signature: Signature
+
+    def run(self, inputs: Tensors, outputs: list[str] | None = None) -> dict[str, Array]: ...
+
+
+class OnnxSession:
+    """An onnxruntime session on the CPU.
+
+    Args:
+        model: path of the ONNX file.
+        threads: intra-op threads; 0 takes every core the process may use.
+        optimization: graph optimisation at load: none, basic, extended, all.
+        config: session options by onnxruntime's own keys (onnxruntime_session_options_config_keys.h).
+
+    Raises:
+        ModelError: the file is missing, broken, or has an operator this onnxruntime lacks.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        *,
+        threads: int = 0,
+        optimization: str = "all",
+        config: Mapping[str, str] | None = None,
+        optimized_path: Path | None = None,
+    ) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads or _cores()
+        options.inter_op_num_threads = 1
+        options.graph_optimization_level = OPTIMIZATION_LEVELS[optimization]
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        for key, value in (config or {}).items():
+            options.add_session_config_entry(key, value)
+        if optimized_path is not None:
+            options.optimized_model_filepath = str(optimized_path)
+        try:
+            self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's classes share no base but Exception
+            raise ModelError(f"onnxruntime cannot load {model.name}: {_reason(error)}") from error
+        self.signature = Signature(
+            tuple(_spec(node, "input") for node in self._session.get_inputs()),
+            tuple(_spec(node, "output") for node in self._session.get_outputs()),
+        )
+        self._names = [spec.name for spec in self.signature.outputs]
+        self._datatypes = {spec.name: spec.datatype for spec in self.signature.inputs}
+        everything = (*self.signature.inputs, *self.signature.outputs)
+        self._plain = all(spec.datatype not in ("BF16", "BYTES") for spec in everything)
+
+    def dimensions(self) -> dict[str, list[int | str | None]]:
+        """Shape of each input with the graph's own names of variable dimensions."""
+        return {node.name: list(node.shape) for node in self._session.get_inputs()}
+
+    def run(self, inputs: Tensors, outputs: list[str] | None = None) -> dict[str, Array]:
+        """Run the graph.
+
+        Args:
+            inputs: one array for each input, as `Signature.check` wants them.
+            outputs: names of the outputs to compute; None computes all.
+
+        Raises:
+            InvalidInputError: the graph refuses these values, such as shapes that do not fit together.
+        """
+        names = self._names if outputs is None else outputs
+        try:
+            if self._plain:
+                results = self._session.run(names, inputs)
+            else:
+                values = {name: _to_ort(array, self._datatypes[name]) for name, array in inputs.items()}
+                results = [_from_ort(value) for value in self._session.run_with_ort_values(names, values)]
+        except InvalidInputError:
+            raise
+        except Exception as error:
+            raise InvalidInputError(f"the model cannot run on these inputs: {_reason(error)}") from error
+        return dict(zip(names, results, strict=True))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _spec(node: Any, side: str) -> TensorSpec:
+    datatype = BY_ORT.get(node.type)
+    if datatype is None:
+        raise ModelError(
+            f"{side} '{node.name}' is {node.type}; only plain tensors can be served "
+            "(scikit-learn classifiers: convert with zipmap=False)"
+        )
+    shape = tuple(size if isinstance(size, int) and size >= 0 else -1 for size in node.shape)
+    return TensorSpec(node.name, datatype.name, shape)
+
+
+def _to_ort(array: Array, datatype: str) -> ort.OrtValue:
+    if datatype == "BF16":
+        contiguous = np.ascontiguousarray(array)
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(contiguous, 16)
+    return ort.OrtValue.ortvalue_from_numpy(_strings(array) if datatype == "BYTES" else array)
+
+
+def _from_ort(value: ort.OrtValue) -> Array:
+    if value.data_type() == "tensor(bfloat16)":
+        shape = tuple(value.shape())
+        bits = np.empty(shape, np.uint16)
+        ctypes.memmove(bits.ctypes.data, value.data_ptr(), bits.nbytes)
+        return bits
+    array: Array = value.numpy()
+    if array.dtype.kind == "O":
+        return _bytes(array)
+    return array
+
+
+def _strings(array: Array) -> Array:
+    """ONNX strings are UTF-8 text; BYTES elements become `str`."""
+    texts = np.empty(array.shape, object)
+    try:
+        texts.flat = [item.decode() for item in array.flat]
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"a BYTES element is not UTF-8 text: {error.reason}") from error
+    return texts
+
+
+def _bytes(array: Array) -> Array:
+    blobs = np.empty(array.shape, object)
+    blobs.flat = [str(item).encode() for item in array.flat]
+    return blobs
+
+
+def _reason(error: Exception) -> str:
+    """onnxruntime's message on one line, without its status prefix and source locations."""
+    text = " ".join(str(error).split())
+    text = text.split("Status Message: ")[-1]
+    if text.startswith("[ONNXRuntimeError]"):
+        text = text.split(" : ", 3)[-1]
+    return text[:400]

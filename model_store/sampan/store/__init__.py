@@ -1,0 +1,1 @@
+"""The store: named models, immutable numbered versions, movable aliases."""
