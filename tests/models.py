@@ -61,9 +61,7 @@ def classifier(features: int = 64, hidden: int = 256, classes: int = 10, seed: i
         helper.make_node("Gemm", ["a", "w2", "b2"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=-1),
     ]
-    return build(
-        nodes, [("x", "FP32", ("batch", features))], [("probabilities", "FP32", ("batch", classes))], weights
-    )
+    return build(nodes, [("x", "FP32", ("batch", features))], [("probabilities", "FP32", ("batch", classes))], weights)
 
 
 def convolution(size: int = 16, channels: int = 8, classes: int = 4, seed: int = 0) -> onnx.ModelProto:

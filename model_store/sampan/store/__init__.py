@@ -1,1 +1,41 @@
-"""The store: named models, immutable numbered versions, movable aliases."""
+"""The store: named models, immutable numbered versions, movable aliases.
+
+    path → draft (copied, checked, run) → register → name:version → promote / rollback → name@alias
+
+Importing this package loads neither onnx nor onnxruntime; the flows (`sampan.store.add`, `.derive`, `.moves`,
+`.verify`) do when they run.
+"""
+
+from pathlib import Path
+
+from sampan.contract.errors import StoreError
+from sampan.store.local import LocalStore
+from sampan.store.protocol import Alias, Draft, Facts, Move, Store, Version
+from sampan.store.reference import Reference, parse_reference
+
+__all__ = [
+    "Alias",
+    "Draft",
+    "Facts",
+    "LocalStore",
+    "Move",
+    "Reference",
+    "Store",
+    "Version",
+    "open_store",
+    "parse_reference",
+]
+
+
+def open_store(location: str | Path) -> Store:
+    """The store at a folder, which need not exist yet.
+
+    Raises:
+        StoreError: the location is an address of another kind.
+    """
+    text = str(location)
+    if text.startswith("s3://"):
+        raise StoreError("s3:// stores need a Sampan with the S3 store; give a folder")
+    if "://" in text:
+        raise StoreError(f"the store '{text}' is neither a folder nor s3://bucket/prefix; give a folder")
+    return LocalStore(Path(location))

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-VERSION = "0.1.0"
+from sampan.contract import VERSION
 
 # verb → (its file, one line for the list); the lines stand here so that `--help` imports no verb
 VERBS = {

@@ -8,7 +8,12 @@ import click
 import orjson
 
 json_option = click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print.", show_default=True
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    help="How to print.",
+    show_default=True,
 )
 
 
@@ -29,11 +34,12 @@ def print_table(
     """A table on stdout (or stderr), as wide as it needs where the output is not a terminal."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(*columns, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     console = Console(stderr=err, highlight=False)
     if not console.is_terminal:
         console.width = 200

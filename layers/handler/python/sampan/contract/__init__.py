@@ -2,3 +2,5 @@
 
 This package imports nothing of ours and does no input or output.
 """
+
+VERSION = "0.1.0"

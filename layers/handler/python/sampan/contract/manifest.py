@@ -19,14 +19,14 @@ class Frozen(msgspec.Struct, frozen=True):
     """Base of the manifest's parts."""
 
 
-class FileEntry(Frozen, kw_only=True):
+class FileEntry(Frozen, frozen=True, kw_only=True):
     """SHA-256 (hex) and size (bytes) of one file of the version."""
 
     sha256: str
     size: int
 
 
-class TensorEntry(Frozen, kw_only=True):
+class TensorEntry(Frozen, frozen=True, kw_only=True):
     """`TensorSpec` as it stands in the file."""
 
     name: str
@@ -34,7 +34,7 @@ class TensorEntry(Frozen, kw_only=True):
     shape: list[int]
 
 
-class Golden(Frozen, kw_only=True):
+class Golden(Frozen, frozen=True, kw_only=True):
     """The golden samples: file, how many, `given` or `generated` (then with its seed), tolerance of a replay.
 
     `rtol` and `atol` follow `numpy.allclose`; `atol` is in units of the output's largest magnitude.
@@ -48,7 +48,7 @@ class Golden(Frozen, kw_only=True):
     atol: float = 1e-4
 
 
-class GateEntry(Frozen, kw_only=True):
+class GateEntry(Frozen, frozen=True, kw_only=True):
     """A gate as it was measured: `METRIC<=limit` or `METRIC>=limit`, with the standard error of the value."""
 
     gate: str
@@ -58,19 +58,19 @@ class GateEntry(Frozen, kw_only=True):
     passed: bool
 
 
-class Needs(Frozen, kw_only=True):
+class Needs(Frozen, frozen=True, kw_only=True):
     """What a function must bring: pip extras, and session options (onnxruntime's keys) set at load."""
 
     extras: list[str] = []
     session: dict[str, str] = {}
 
 
-class Manifest(Frozen, kw_only=True):
+class Manifest(Frozen, frozen=True, kw_only=True):
     """One immutable version of a model. `model` and the keys of `files` are paths inside its folder.
 
     `digest` is the content address (`sha256:…`) of the artefact. `opset` maps a domain to its version.
     `pipeline` is the declaration that `sampan.serving.pipelines` reads, `recipe` the passes that made the
-    version from `parent`.
+    version from `parent`. `report` is a file beside the artefact that tells how the version was made.
     """
 
     schema: int = SCHEMA
@@ -93,15 +93,22 @@ class Manifest(Frozen, kw_only=True):
     labels: str | None = None
     licence: str | None = None
     needs: Needs = Needs()
+    report: str | None = None
 
     @property
     def ref(self) -> str:
         return f"{self.name}:{self.version}"
 
     @property
+    def artefact(self) -> dict[str, FileEntry]:
+        """The files that are shipped: all but the golden samples and the report."""
+        beside = (self.golden.file, self.report)
+        return {path: entry for path, entry in self.files.items() if path not in beside}
+
+    @property
     def size(self) -> int:
-        """Bytes of the artefact: everything that is shipped, golden samples excluded."""
-        return sum(entry.size for path, entry in self.files.items() if path != self.golden.file)
+        """Bytes of the artefact."""
+        return sum(entry.size for entry in self.artefact.values())
 
     @property
     def signature(self) -> Signature:

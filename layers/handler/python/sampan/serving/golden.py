@@ -60,7 +60,7 @@ def write_golden(file: BinaryIO, samples: Iterable[Sample]) -> None:
         for part, tensors in parts.items():
             for name, array in tensors.items():
                 arrays |= _stored(f"{index:06d}/{part}", name, array)
-    np.savez_compressed(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def read_golden(path: Path) -> list[Sample]:
@@ -100,8 +100,7 @@ def replay(session: Session, samples: list[Sample], manifest: Manifest, limit: i
     chosen = samples[:limit]
     answers = [session.run(sample.inputs) for sample in chosen]
     differences = [
-        difference(sample.outputs, answer, manifest.golden)
-        for sample, answer in zip(chosen, answers, strict=True)
+        difference(sample.outputs, answer, manifest.golden) for sample, answer in zip(chosen, answers, strict=True)
     ]
     agreed = sum(not text for text in differences)
     first = next((text for text in differences if text), "")

@@ -13,9 +13,9 @@ import numpy as np
 import onnxruntime as ort
 
 from sampan.contract.errors import InvalidInputError, ModelError
-from sampan.contract.tensors import BY_ORT, Array, Signature, Tensors, TensorSpec
+from sampan.contract.tensors import BY_ORT, DATATYPES, Array, Signature, Tensors, TensorSpec
 
-ort.set_default_logger_severity(3)  # what onnxruntime warns of at load is told by `add`, once
+ort.set_default_logger_severity(4)  # what it refuses is raised here; its own lines would say it twice
 OPTIMIZATION_LEVELS = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -74,7 +74,9 @@ class OnnxSession:
         self._names = [spec.name for spec in self.signature.outputs]
         self._datatypes = {spec.name: spec.datatype for spec in self.signature.inputs}
         everything = (*self.signature.inputs, *self.signature.outputs)
-        self._plain = all(spec.datatype not in ("BF16", "BYTES") for spec in everything)
+        self._kinds = {spec.datatype for spec in everything} & {"BF16", "BYTES"}
+        if len(self._kinds) > 1:
+            raise ModelError(f"{model.name} mixes BF16 and strings, which onnxruntime cannot be fed from Python")
 
     def dimensions(self) -> dict[str, list[int | str | None]]:
         """Shape of each input with the graph's own names of variable dimensions."""
@@ -92,16 +94,20 @@ class OnnxSession:
         """
         names = self._names if outputs is None else outputs
         try:
-            if self._plain:
-                results = self._session.run(names, inputs)
-            else:
-                values = {name: _to_ort(array, self._datatypes[name]) for name, array in inputs.items()}
-                results = [_from_ort(value) for value in self._session.run_with_ort_values(names, values)]
+            return dict(zip(names, self._run(names, inputs), strict=True))
         except InvalidInputError:
             raise
         except Exception as error:
             raise InvalidInputError(f"the model cannot run on these inputs: {_reason(error)}") from error
-        return dict(zip(names, results, strict=True))
+
+    def _run(self, names: list[str], inputs: Tensors) -> list[Array]:
+        if not self._kinds:
+            return self._session.run(names, inputs)  # type: ignore[no-any-return]
+        if "BF16" in self._kinds:
+            values = {name: _to_ort(array, self._datatypes[name]) for name, array in inputs.items()}
+            return [_from_ort(value) for value in self._session.run_with_ort_values(names, values)]
+        texts = {name: _strings(array) if array.dtype.kind == "O" else array for name, array in inputs.items()}
+        return [_bytes(array) if array.dtype.kind == "O" else array for array in self._session.run(names, texts)]
 
 
 def _cores() -> int:
@@ -121,9 +127,8 @@ def _spec(node: Any, side: str) -> TensorSpec:
 
 def _to_ort(array: Array, datatype: str) -> ort.OrtValue:
     if datatype == "BF16":
-        contiguous = np.ascontiguousarray(array)
-        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(contiguous, 16)
-    return ort.OrtValue.ortvalue_from_numpy(_strings(array) if datatype == "BYTES" else array)
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(np.ascontiguousarray(array), DATATYPES["BF16"].onnx)
+    return ort.OrtValue.ortvalue_from_numpy(array)
 
 
 def _from_ort(value: ort.OrtValue) -> Array:
@@ -132,26 +137,23 @@ def _from_ort(value: ort.OrtValue) -> Array:
         bits = np.empty(shape, np.uint16)
         ctypes.memmove(bits.ctypes.data, value.data_ptr(), bits.nbytes)
         return bits
-    array: Array = value.numpy()
-    if array.dtype.kind == "O":
-        return _bytes(array)
-    return array
+    return value.numpy()  # type: ignore[no-any-return]
 
 
 def _strings(array: Array) -> Array:
     """ONNX strings are UTF-8 text; BYTES elements become `str`."""
-    texts = np.empty(array.shape, object)
+    texts = np.empty(array.size, object)
     try:
-        texts.flat = [item.decode() for item in array.flat]
+        texts[:] = [item.decode() for item in array.flat]
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"a BYTES element is not UTF-8 text: {error.reason}") from error
-    return texts
+    return texts.reshape(array.shape)
 
 
 def _bytes(array: Array) -> Array:
-    blobs = np.empty(array.shape, object)
-    blobs.flat = [str(item).encode() for item in array.flat]
-    return blobs
+    blobs = np.empty(array.size, object)
+    blobs[:] = [str(item).encode() for item in array.flat]
+    return blobs.reshape(array.shape)
 
 
 def _reason(error: Exception) -> str:

@@ -30,8 +30,9 @@ def decode_tensor(name: str, datatype: str, shape: tuple[int, ...], blob: memory
             f"input '{name}' of {datatype} {shape_text(shape)} needs {wanted:,} bytes, got {len(blob):,}"
         )
     if datatype == "BOOL":
-        return (np.frombuffer(blob, np.uint8) != 0).reshape(shape)
-    return np.frombuffer(blob, dtype).reshape(shape)
+        return np.not_equal(np.frombuffer(blob, np.uint8), 0).reshape(shape)
+    array: Array = np.frombuffer(blob, dtype).reshape(shape)
+    return array
 
 
 def encode_tensor(array: Array) -> bytes | memoryview:

@@ -1,0 +1,101 @@
+"""The Lambda handler; `sampan.serving.function` is the module that a function names.
+
+    event → Request → Api → Response → result          hot lane: inference, health, metadata
+    event → Mangum → FastAPI → result                   cold lane: OpenAPI, reference, playground
+
+FastAPI and Mangum cost more than numpy and onnxruntime together to import, and ten times a request's own work:
+they are imported when a cold path is first asked. The sessions open at import of the function, since
+Lambda's init phase has a full CPU; an ASGI lifespan would run at every call.
+"""
+
+import gc
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sampan.contract.errors import PayloadTooLargeError, SampanError
+from sampan.serving.dataplane import DataPlane
+from sampan.serving.events import Event, Result, source_of
+from sampan.serving.http import Request, Response, error_response
+from sampan.serving.observe import LambdaObserver, Observer
+from sampan.serving.repository import ModelRepository, load
+from sampan.serving.routes import Api
+from sampan.serving.settings import Settings, read_settings
+
+COLD_PATHS = frozenset(("/", "/docs", "/openapi.json", "/favicon.ico"))
+_ENVELOPE = 1024  # bytes of a result that are not its body
+
+
+class LambdaHandler:
+    """Answers events. `lane="cold"` sends every request through Mangum and FastAPI (the tests compare both)."""
+
+    def __init__(self, repository: ModelRepository, settings: Settings, observer: Observer, lane: str = "hot") -> None:
+        self.api = Api(DataPlane(repository), settings.max_payload)
+        self.api.errors.append(observer.failed)
+        self._settings = settings
+        self._observer = observer
+        self._lane = lane
+        self._mangum: Callable[[Any, Any], Result] | None = None
+
+    def __call__(self, event: Event, context: Any) -> Result:
+        start = time.perf_counter()
+        source = source_of(event)
+        try:
+            request = source.read(event)
+        except SampanError as error:
+            return source.write(event, error_response(error))
+        request = self._without_base(request)
+        if self._lane == "cold" or request.path in COLD_PATHS:
+            return self._cold(event, context)
+        response = self._fitting(self.api.answer(request))
+        self._observer.served(request, response, start, context)
+        return source.write(event, response)
+
+    def _without_base(self, request: Request) -> Request:
+        base = self._settings.base_path
+        if not base or not request.path.startswith(base):
+            return request
+        return Request(request.method, request.path.removeprefix(base) or "/", request.headers, request.body)
+
+    def _fitting(self, response: Response) -> Response:
+        """Lambda cuts off a result over its payload limit; say so instead."""
+        size = len(response.body)
+        if size <= self._settings.max_payload * 3 // 4 - _ENVELOPE:
+            return response
+        text = response.content_type == "application/json"
+        travels = _ENVELOPE + (size if text else -(-size // 3) * 4)
+        if travels <= self._settings.max_payload:
+            return response
+        return error_response(PayloadTooLargeError("response", travels, self._settings.max_payload))
+
+    def _cold(self, event: Event, context: Any) -> Result:
+        if self._mangum is None:
+            from mangum import Mangum
+
+            from sampan.serving.asgi import create_app
+
+            base = self._settings.base_path or "/"
+            self._mangum = Mangum(create_app(self.api), lifespan="off", api_gateway_base_path=base)
+        return self._mangum(dict(event), context)
+
+
+def create_handler(
+    settings: Settings | None = None, observer: Observer | None = None
+) -> Callable[[Event, Any], Result]:
+    """The function's handler, its models loaded.
+
+    Raises:
+        ModelError: nothing to serve, a broken model, or golden samples that are not reproduced.
+    """
+    chosen = settings or read_settings()
+    repository = load(chosen.models, threads=chosen.threads, default=chosen.default, golden=chosen.golden_check)
+    handler = LambdaHandler(repository, chosen, observer or LambdaObserver(chosen.service))
+    gc.freeze()  # what start-up made lives for good: a full collection need not walk it (a third of a request)
+    if not chosen.trace:
+        return handler
+    from aws_lambda_powertools import Tracer
+
+    traced: Callable[[Event, Any], Result] = Tracer(service=chosen.service).capture_lambda_handler(
+        lambda event, context: handler(event, context), capture_response=False
+    )
+    return traced

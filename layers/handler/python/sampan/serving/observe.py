@@ -1,0 +1,92 @@
+"""One line a request, which is log and metrics in one.
+
+The line is JSON in the Embedded Metric Format: powertools writes the header (`_aws`: names, units, dimensions)
+once, the values stand beside the fields that a person looks for. Like powertools' own metrics it goes straight
+to the stream, which costs 5 µs where a log record and a second line cost 100. Powertools' logger writes
+everything else. Source:
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+"""
+
+import sys
+import time
+from typing import Any, Protocol, TextIO
+
+import orjson
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
+
+from sampan.serving.http import Request, Response
+
+NAMESPACE = "Sampan"
+_METRICS = (
+    ("Latency", MetricUnit.Milliseconds),
+    ("ModelLatency", MetricUnit.Milliseconds),
+    ("Errors", MetricUnit.Count),
+    ("ColdStarts", MetricUnit.Count),
+)
+
+
+class Observer(Protocol):
+    """Hears of every request, and of errors that are ours to mend."""
+
+    def served(self, request: Request, response: Response, start: float, context: Any) -> None: ...
+
+    def failed(self, request: Request, error: BaseException) -> None: ...
+
+
+class LambdaObserver:
+    """Writes to a stream, stdout by default."""
+
+    def __init__(self, service: str, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+        self._logger = Logger(service=service, stream=self._stream)
+        self._service = service
+        self._emf = _emf_header(service)
+        self._cold = True
+
+    def served(self, request: Request, response: Response, start: float, context: Any) -> None:
+        """Write the line of one answered request; `start` is its `time.perf_counter()`."""
+        cold, self._cold = self._cold, False
+        now = time.time()
+        line = {
+            "level": "INFO",
+            "message": "request",
+            "timestamp": _timestamp(now),
+            "service": self._service,
+            "cold_start": cold,
+            "function_request_id": getattr(context, "aws_request_id", None),
+            "method": request.method,
+            "path": request.path,
+            "status": response.status,
+            "bytes_in": len(request.body),
+            "bytes_out": len(response.body),
+            "model": "-",
+            **response.labels,
+            "_aws": {"Timestamp": int(now * 1000), "CloudWatchMetrics": self._emf},
+            "Latency": round((time.perf_counter() - start) * 1000, 3),
+            "ModelLatency": response.labels.get("run_ms", 0),
+            "Errors": int(response.status >= 500),
+            "ColdStarts": int(cold),
+        }
+        self._stream.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE).decode())
+        self._stream.flush()
+
+    def failed(self, request: Request, error: BaseException) -> None:
+        """Log an error that is not the client's, with its traceback."""
+        self._logger.error("%s %s failed: %s", request.method, request.path, error, exc_info=error)
+
+
+def _timestamp(seconds: float) -> str:
+    whole = int(seconds)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{int((seconds - whole) * 1000):03d}Z"
+
+
+def _emf_header(service: str) -> orjson.Fragment:
+    """The `CloudWatchMetrics` part of EMF, as powertools writes it: names, units, dimensions."""
+    provider = AmazonCloudWatchEMFProvider(namespace=NAMESPACE, service=service)
+    for name, unit in _METRICS:
+        provider.add_metric(name=name, unit=unit, value=0)
+    directive = dict(provider.serialize_metric_set()["_aws"]["CloudWatchMetrics"][0])
+    provider.clear_metrics()
+    return orjson.Fragment(orjson.dumps([{**directive, "Dimensions": [["service"], ["service", "model"]]}]))

@@ -1,0 +1,280 @@
+"""The one route table, and the functions behind it: a request in, a response out.
+
+Every adaptor (Lambda's hot lane, ASGI, the cold lane) answers these paths through `Api.answer`, so that all
+give the same bytes. Errors become responses here, once.
+"""
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+import pybase64
+
+from sampan.contract.errors import (
+    InvalidInputError,
+    MethodNotAllowedError,
+    ModelError,
+    NotFoundError,
+    SampanError,
+    UnavailableError,
+)
+from sampan.serving.codecs import json, rows, v2
+from sampan.serving.dataplane import DataPlane
+from sampan.serving.http import OCTETS, Request, Response, compressed, decoded_body, error_response
+from sampan.serving.repository import ServedModel
+
+Params = dict[str, str | None]
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A request with what its path said and its body, inflated."""
+
+    plane: DataPlane
+    request: Request
+    params: Params
+    body: bytes
+
+    def model(self) -> ServedModel:
+        return self.plane.model(self.params["model"] or "", self.params.get("version"))
+
+
+Answer = Callable[[Call], Response]
+
+
+class Route(msgspec.Struct, frozen=True):
+    """`path` as OpenAPI writes it, `summary` as the reference shows it."""
+
+    method: str
+    path: str
+    answer: Answer
+    summary: str
+
+
+class Api:
+    """Answers requests; never raises."""
+
+    def __init__(self, plane: DataPlane, max_payload: int) -> None:
+        self.plane = plane
+        self.max_payload = max_payload
+        self.errors: list[Callable[[Request, BaseException], None]] = []
+
+    def answer(self, request: Request) -> Response:
+        try:
+            route, params = match(request.method, request.path)
+            body = decoded_body(request, self.max_payload)
+            response = compressed(route.answer(Call(self.plane, request, params, body)), request)
+        except SampanError as error:
+            response = self._failed(request, error)
+        except MemoryError:
+            response = error_response(UnavailableError("not enough memory for this request; send less at a time"))
+        except Exception as error:  # the boundary: whatever it is, the server goes on
+            response = self._failed(request, error)
+        if request.method == "HEAD":
+            return Response(b"", response.status, response.content_type, response.headers, response.labels)
+        return response
+
+    def _failed(self, request: Request, error: BaseException) -> Response:
+        if not isinstance(error, SampanError) or isinstance(error, ModelError):
+            for listener in self.errors:
+                listener(request, error)
+        return error_response(error)
+
+
+@lru_cache(maxsize=1024)
+def match(method: str, path: str) -> tuple[Route, Params]:
+    """The route of a request.
+
+    Raises:
+        NotFoundError: no such path.
+        MethodNotAllowedError: the path exists for other methods.
+    """
+    wanted = "GET" if method == "HEAD" else method
+    clean = path.rstrip("/") or "/"
+    allowed = []
+    for pattern, route in _PATTERNS:
+        found = pattern.fullmatch(clean)
+        if found and route.method == wanted:
+            return route, found.groupdict()
+        if found:
+            allowed.append(route.method)
+    if allowed:
+        raise MethodNotAllowedError(method[:20], clean[:200], tuple(dict.fromkeys(allowed)))
+    raise NotFoundError(f"there is nothing at {path[:200]}; GET /openapi.json lists what there is")
+
+
+def _server(call: Call) -> Response:
+    return Response(json.dumps(call.plane.server()))
+
+
+def _live(call: Call) -> Response:
+    return Response(b'{"live":true}')
+
+
+def _ready(call: Call) -> Response:
+    ready = call.plane.repository.ready()
+    return Response(json.dumps({"ready": ready}), 200 if ready else 503)
+
+
+def _index(call: Call) -> Response:
+    return Response(json.dumps(list(call.plane.index())))
+
+
+def _metadata(call: Call) -> Response:
+    return Response(json.dumps(call.plane.metadata(call.params["model"] or "", call.params.get("version"))))
+
+
+def _model_ready(call: Call) -> Response:
+    model = call.model()
+    model.open()
+    return Response(json.dumps({"name": model.name, "ready": True}))
+
+
+def _infer(call: Call) -> Response:
+    model = call.model()
+    request = v2.decode_request(call.body, call.request.headers.get(v2.LENGTH_HEADER), model.signature)
+    inferred = call.plane.infer(model, request.inputs, [asked.name for asked in request.outputs] or None)
+    answer = v2.encode_response(model.name, model.version, request, inferred.outputs, model.signature)
+    labels = _labels(model, inferred.run_ms)
+    if answer.header_length is None:
+        return Response(answer.body, labels=labels)
+    headers = {v2.LENGTH_HEADER: str(answer.header_length)}
+    return Response(answer.body, content_type=OCTETS, headers=headers, labels=labels)
+
+
+def _predict(call: Call) -> Response:
+    """JSON `{"input": …}` or `{"inputs": […]}`, or any other content type: the body is the item."""
+    model = call.model()
+    if "json" not in call.request.headers.get("content-type", "json"):
+        results = call.plane.predict(model, [call.body])
+        return _results(model, {"output": results.results[0]}, results.run_ms)
+    document = json.mapping(json.loads(call.body), "the body")
+    one = "input" in document
+    if one == ("inputs" in document):
+        raise InvalidInputError("the body must have either 'input' (one item) or 'inputs' (a list)")
+    if model.pipeline.kind == "rows":
+        return _predict_rows(call, model, document)
+    nodes = [document["input"]] if one else json.sequence(document["inputs"], "'inputs'")
+    results = call.plane.predict(model, [_item(json.plain(node)) for node in nodes])
+    return _results(model, {"output": results.results[0]} if one else {"outputs": results.results}, results.run_ms)
+
+
+def _predict_rows(call: Call, model: ServedModel, document: dict[str, Any]) -> Response:
+    key = "input" if "input" in document else "inputs"
+    inferred = call.plane.infer(model, rows.decode_rows(document[key], model.signature, f"'{key}'"))
+    answer = rows.encode_rows(inferred.outputs, model.signature)
+    return _results(model, {key.replace("in", "out", 1): answer}, inferred.run_ms)
+
+
+def _item(value: Any) -> str | bytes:
+    """Text as it is, `{"b64": "…"}` as bytes."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict) and set(value) == {"b64"}:
+        return rows.decode_base64(value["b64"], "'b64'")
+    raise InvalidInputError('an item must be text, or {"b64": "…"} for bytes')
+
+
+def _plain(call: Call) -> Response:
+    model = call.plane.repository.default()
+    document = json.mapping(json.loads(call.body), "the body")
+    if "input_data" not in document:
+        raise InvalidInputError("the body has no 'input_data'")
+    inferred = call.plane.infer(model, rows.decode_rows(document["input_data"], model.signature, "'input_data'"))
+    answer = {"output_data": rows.encode_rows(inferred.outputs, model.signature)}
+    return Response(json.dumps(answer), labels=_labels(model, inferred.run_ms))
+
+
+def _v1_predict(call: Call) -> Response:
+    model = call.model()
+    document = json.mapping(json.loads(call.body), "the body")
+    key = next((key for key in ("instances", "inputs") if key in document), None)
+    if key is None:
+        raise InvalidInputError("the body has no 'instances'")
+    inferred = call.plane.infer(model, rows.decode_rows(document[key], model.signature, f"'{key}'"))
+    answer = rows.encode_rows(inferred.outputs, model.signature)
+    name = "predictions" if key == "instances" else "outputs"
+    return Response(json.dumps({name: answer}), labels=_labels(model, inferred.run_ms))
+
+
+def _v1_model(call: Call) -> Response:
+    model = call.model()
+    status = {
+        "version": model.version,
+        "state": "AVAILABLE" if model.ready else "START",
+        "status": {"error_code": "OK", "error_message": ""},
+    }
+    return Response(json.dumps({"name": model.name, "ready": model.ready, "model_version_status": [status]}))
+
+
+def _v1_models(call: Call) -> Response:
+    """KServe's list and OpenAI's list in one object."""
+    models = list(call.plane.repository.live())
+    data = [{"id": model.name, "object": "model", "created": 0, "owned_by": "sampan"} for model in models]
+    return Response(json.dumps({"models": [model.name for model in models], "object": "list", "data": data}))
+
+
+def _embeddings(call: Call) -> Response:
+    """https://platform.openai.com/docs/api-reference/embeddings"""
+    document = json.plain(json.loads(call.body))
+    if not isinstance(document, dict) or not isinstance(document.get("model"), str):
+        raise InvalidInputError("the body must be an object with 'model' and 'input'")
+    given = document.get("input")
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise InvalidInputError("'input' must be text or a list of texts")
+    encoding = document.get("encoding_format", "float")
+    if encoding not in ("float", "base64"):
+        raise InvalidInputError("'encoding_format' must be float or base64")
+    model = call.plane.model(document["model"])
+    vectors = call.plane.embed(model, texts)
+    data = [
+        {"object": "embedding", "index": index, "embedding": _vector(vector, encoding)}
+        for index, vector in enumerate(vectors.results)
+    ]
+    usage = {"prompt_tokens": 0, "total_tokens": 0}
+    answer = {"object": "list", "model": model.name, "data": data, "usage": usage}
+    return Response(json.dumps(answer), labels=_labels(model, vectors.run_ms))
+
+
+def _vector(vector: Any, encoding: str) -> Any:
+    return pybase64.b64encode(vector.astype("<f4").tobytes()).decode() if encoding == "base64" else vector
+
+
+def _results(model: ServedModel, results: dict[str, Any], run_ms: float) -> Response:
+    head = {"model_name": model.name, "model_version": model.version}
+    return Response(json.dumps({**head, **results}), labels=_labels(model, run_ms))
+
+
+def _labels(model: ServedModel, run_ms: float) -> dict[str, object]:
+    return {"model": model.name, "version": model.version, "run_ms": round(run_ms, 3)}
+
+
+ROUTES = (
+    Route("POST", "/v2/models/{model}/infer", _infer, "Infer with the live version"),
+    Route("POST", "/v2/models/{model}/versions/{version}/infer", _infer, "Infer with one version"),
+    Route("POST", "/models/{model}/predict", _predict, "Predict at task level"),
+    Route("POST", "/models/{model}/versions/{version}/predict", _predict, "Predict with one version"),
+    Route("POST", "/predict", _plain, "Predict with the default model"),
+    Route("POST", "/v1/models/{model}:predict", _v1_predict, "Predict, V1 protocol"),
+    Route("POST", "/v1/models/{model}/versions/{version}:predict", _v1_predict, "Predict with one version, V1"),
+    Route("POST", "/v1/embeddings", _embeddings, "Embeddings, OpenAI-compatible"),
+    Route("GET", "/v2", _server, "Server metadata"),
+    Route("GET", "/v2/health/live", _live, "Is the server up"),
+    Route("GET", "/v2/health/ready", _ready, "Are all live versions loaded"),
+    Route("GET", "/v2/models/{model}", _metadata, "Model metadata"),
+    Route("GET", "/v2/models/{model}/versions/{version}", _metadata, "Version metadata"),
+    Route("GET", "/v2/models/{model}/ready", _model_ready, "Is the model ready"),
+    Route("GET", "/v2/models/{model}/versions/{version}/ready", _model_ready, "Is the version ready"),
+    Route("POST", "/v2/repository/index", _index, "Every served version"),
+    Route("GET", "/v1/models", _v1_models, "List the models"),
+    Route("GET", "/v1/models/{model}", _v1_model, "Model status, V1 protocol"),
+)
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/:]+)", path))
+
+
+_PATTERNS = tuple((_pattern(route.path), route) for route in ROUTES)
