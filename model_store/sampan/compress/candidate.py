@@ -24,6 +24,7 @@ from sampan.serving.golden import read_golden, write_golden
 from sampan.store import Version
 from sampan.store.onnx_file import read_graph
 
+CHECKED = 2  # samples a pass is checked with; a fresh load runs the first of them
 Progress = Callable[[str], None]
 
 
@@ -72,9 +73,10 @@ class Workshop:
         self._effort = effort
         self._seed = seed
         self._evaluation = evaluation
-        self._samples = folder / "samples.npz"
-        with self._samples.open("wb") as file:
-            write_golden(file, evaluation.samples)
+        self._samples, self._few = folder / "samples.npz", folder / "few.npz"
+        for path, samples in ((self._samples, evaluation.samples), (self._few, evaluation.samples[:CHECKED])):
+            with path.open("wb") as file:
+                write_golden(file, samples)
         self.source = Built(source.model_path, dict(source.manifest.needs.session))
         self._built: dict[str, Built | ModelError] = {}
         self._seen = {self.source.digest(): source.ref}
@@ -134,7 +136,7 @@ class Workshop:
             model_in=str(before.model),
             model_out=str(place / "model.onnx"),
             session=before.session,
-            samples=str(self._samples),
+            samples=str(self._few),
         )
         result = self._perform(task, PassResult, f"pass {step.name}")
         return Built(place / "model.onnx", result.session, [*before.passes, {"name": step.name, **result.did}])
@@ -178,7 +180,7 @@ class Workshop:
 
     def _load(self, built: Built, what: str) -> LoadResult:
         """Median of fresh processes."""
-        task = LoadTask(model=str(built.model), session=built.session, samples=str(self._samples))
+        task = LoadTask(model=str(built.model), session=built.session, samples=str(self._few))
         results = [self._perform(task, LoadResult, f"loading {what}") for _ in range(self._effort.loads)]
         return LoadResult(
             load_ms=statistics.median(result.load_ms for result in results),

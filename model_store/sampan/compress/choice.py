@@ -1,6 +1,7 @@
 """Which candidate wins. Pure functions of what was measured.
 
-* ``size``: the smallest. Of those within 2 % of it, one that is surely faster, by 5 % at least, is preferred.
+* ``size``: the smallest, if it is smaller by 2 % at least. Of those within 2 % of it, one that is surely faster
+  (by 5 % beyond both intervals) is preferred.
 * ``latency``: the lowest median ratio, if the whole confidence interval is below 1.
 * ``cost``: the lowest latency ratio times peak-memory ratio (what a function bills: time times memory), if it
   is below 1 at the upper end of the latency's interval.
@@ -23,7 +24,7 @@ def better(candidate: Candidate, objective: str) -> bool:
     if candidate.latency is None or candidate.size_ratio is None or candidate.cost_ratio is None:
         return False
     if objective == "size":
-        return candidate.size_ratio < 1
+        return candidate.size_ratio * ALIKE < 1
     if objective == "latency":
         return candidate.latency.high < 1
     return candidate.cost_ratio * candidate.latency.high / candidate.latency.ratio < 1
@@ -58,9 +59,8 @@ def why(candidates: Sequence[Candidate], winner: Candidate | None, objective: st
         return why_none(candidates, objective)
     assert winner.latency is not None
     assert winner.size_ratio is not None
-    able = sum(candidate.holds for candidate in candidates)
     return (
-        f"{winner.recipe} has the best {objective} of the {able} candidates that hold every gate: "
+        f"{winner.recipe} has the best {objective} of the candidates that hold every gate: "
         f"{winner.size_ratio:.3f} of the size, {winner.latency.ratio:.2f} of the latency"
     )
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 Item = TypeVar("Item")
+SCALES = (".scale", "_scale")  # as our passes and onnxruntime.quantization name them
 EXTERNAL_DATA_FROM = 1_900_000_000  # protobuf refuses messages of 2 GB
 
 
@@ -51,7 +52,10 @@ def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def weights(model: onnx.ModelProto, at_least: int) -> list[Weight]:
-    """Float32 initialisers of `at_least` values, in the order in which operators first read them."""
+    """Float32 initialisers of `at_least` values, in the order in which operators first read them.
+
+    Scales of values that are quantised already are no weights.
+    """
     readers: dict[str, str] = {}
     for graph in graphs(model.graph):
         for node in graph.node:
@@ -87,5 +91,7 @@ def opset(model: onnx.ModelProto) -> int | None:
 
 
 def _is_weight(graph: onnx.GraphProto, tensor: onnx.TensorProto, at_least: int) -> bool:
+    if tensor.name.endswith(SCALES):
+        return False
     large = tensor.data_type == onnx.TensorProto.FLOAT and int(np.prod(tensor.dims)) >= at_least
     return large and all(item.name != tensor.name for item in graph.input)

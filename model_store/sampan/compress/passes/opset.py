@@ -1,7 +1,7 @@
 """The opset is raised to the lowest that the passes after it need.
 
-Per-channel DequantizeLinear exists from opset 13 on (onnx/docs/Changelog.md, DequantizeLinear-13); a graph of
-an older opset with one "succeeds" and cannot be loaded.
+Per-channel DequantizeLinear exists from opset 13 on; a graph of an older opset that has one cannot be loaded.
+Source: https://github.com/onnx/onnx/blob/main/docs/Changelog.md (DequantizeLinear-13).
 """
 
 from pathlib import Path

@@ -203,7 +203,13 @@ def _outputs(metric: Metric, outputs: Tensors) -> list[str]:
 
 
 def _decoded_pairs(reference: Values, candidate: Values) -> list[tuple[list[int], list[int]]]:
-    """Greedy CTC decoding of [.., time, classes] (blank = 0), Graves et al. 2006, section 3.2."""
+    """Greedy CTC decoding of [.., time, classes] (blank = 0), Graves et al. 2006, section 3.2.
+
+    Raises:
+        InvalidInputError: fewer than two axes.
+    """
+    if reference.ndim < 2:
+        raise InvalidInputError("decoding needs an output of [time, classes] or [items, time, classes]")
     shape = (-1, *reference.shape[-2:])
     pairs = zip(reference.reshape(shape).argmax(-1), candidate.reshape(shape).argmax(-1), strict=True)
     return [(_collapse(a), _collapse(b)) for a, b in pairs]

@@ -4,8 +4,9 @@ Used by `sampan serve --mode asgi`, by any ASGI server, and by the cold lane of 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
+import msgspec
 from fastapi import FastAPI
 from fastapi import Request as HttpRequest
 from fastapi import Response as HttpResponse
@@ -15,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse
 
 from sampan.contract import VERSION
-from sampan.contract.errors import PayloadTooLargeError, SampanError
+from sampan.contract.errors import MethodNotAllowedError, PayloadTooLargeError, SampanError
 from sampan.serving.http import Request, Response, error_response
 from sampan.serving.observe import Observer
 from sampan.serving.openapi import describe
@@ -23,18 +24,23 @@ from sampan.serving.playground import page
 from sampan.serving.routes import ROUTES, Api
 
 
+Answer = Callable[[HttpRequest], Awaitable[HttpResponse]]
+
+
 def create_app(api: Api, observer: Observer | None = None) -> FastAPI:
     """A FastAPI app whose inference routes give the same bytes as the hot lane."""
-    app = FastAPI(title="Sampan", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="Sampan", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
+    )
 
     async def answer(http: HttpRequest) -> HttpResponse:
         start = time.perf_counter()
+        request = Request(http.method, http.scope["path"], dict(http.headers))
         try:
-            body = await _read(http, api.max_payload)
+            request = msgspec.structs.replace(request, body=await _read(http, api.max_payload))
+            response = await run_in_threadpool(api.answer, request)
         except SampanError as error:
-            return _http(error_response(error))
-        request = Request(http.method, http.url.path, dict(http.headers), body)
-        response = await run_in_threadpool(api.answer, request)
+            response = error_response(error)
         if observer is not None:
             observer.served(request, response, start, None)
         return _http(response)
@@ -42,41 +48,54 @@ def create_app(api: Api, observer: Observer | None = None) -> FastAPI:
     for path in dict.fromkeys(route.path for route in ROUTES):
         methods = [route.method for route in ROUTES if route.path == path]
         app.add_api_route(path, answer, methods=[*methods, *(["HEAD"] if "GET" in methods else [])])
-    _add_cold_routes(app, api)
-    app.add_exception_handler(HTTPException, _not_routed(api))
+    app.add_exception_handler(HTTPException, _not_routed(answer, _add_pages(app, api)))
+    app.add_exception_handler(Exception, _failed(api))
     return app
 
 
-def _add_cold_routes(app: FastAPI, api: Api) -> None:
-    @app.get("/openapi.json")
+def _add_pages(app: FastAPI, api: Api) -> tuple[str, ...]:
     def openapi() -> JSONResponse:
         return JSONResponse(describe(api.plane.repository))
 
-    @app.get("/docs")
     def reference() -> HTMLResponse:
         return get_swagger_ui_html(openapi_url="openapi.json", title="Sampan")
 
-    @app.get("/")
     def playground() -> HTMLResponse:
         return HTMLResponse(page(api.plane.repository))
 
+    pages = {"/openapi.json": openapi, "/docs": reference, "/": playground}
+    for path, function in pages.items():
+        app.add_api_route(path, function, methods=["GET", "HEAD"])
+    return tuple(pages)
+
 
 async def _read(http: HttpRequest, limit: int) -> bytes:
-    """The body, refused as soon as it is over the limit."""
+    """The body; of one over the limit the rest is read and dropped, so that the client hears the answer."""
     chunks, size = [], 0
     async for chunk in http.stream():
         size += len(chunk)
-        if size > limit:
-            raise PayloadTooLargeError("request body", size, limit)
-        chunks.append(chunk)
+        if size <= limit:
+            chunks.append(chunk)
+    if size > limit:
+        raise PayloadTooLargeError("request body", size, limit)
     return b"".join(chunks)
 
 
-def _not_routed(api: Api) -> Callable[[HttpRequest, Exception], HttpResponse]:
-    """Unknown paths and methods get the sentence of the route table, not FastAPI's `detail`."""
+def _not_routed(answer: Answer, pages: tuple[str, ...]) -> Callable[[HttpRequest, Exception], Awaitable[HttpResponse]]:
+    """What FastAPI finds no route for gets the route table's answer, not FastAPI's `detail`."""
 
+    async def handle(http: HttpRequest, error: Exception) -> HttpResponse:
+        path = http.scope["path"]
+        if path in pages:
+            return _http(error_response(MethodNotAllowedError(http.method, path, ("GET",))))
+        return await answer(http)
+
+    return handle
+
+
+def _failed(api: Api) -> Callable[[HttpRequest, Exception], HttpResponse]:
     def handle(http: HttpRequest, error: Exception) -> HttpResponse:
-        return _http(api.answer(Request(http.method, http.url.path)))
+        return _http(api.failed(Request(http.method, http.scope["path"]), error))
 
     return handle
 

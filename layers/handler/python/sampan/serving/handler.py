@@ -11,7 +11,7 @@ Lambda's init phase has a full CPU; an ASGI lifespan would run at every call.
 import gc
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sampan.contract.errors import PayloadTooLargeError, SampanError
 from sampan.serving.dataplane import DataPlane
@@ -21,6 +21,9 @@ from sampan.serving.observe import LambdaObserver, Observer
 from sampan.serving.repository import ModelRepository, load
 from sampan.serving.routes import Api
 from sampan.serving.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from sampan.serving.cold import ColdLane
 
 COLD_PATHS = frozenset(("/", "/docs", "/openapi.json", "/favicon.ico"))
 _ENVELOPE = 1024  # bytes of a result that are not its body
@@ -35,7 +38,7 @@ class LambdaHandler:
         self._settings = settings
         self._observer = observer
         self._lane = lane
-        self._mangum: Callable[[Any, Any], Result] | None = None
+        self._cold_lane: ColdLane | None = None
 
     def __call__(self, event: Event, context: Any) -> Result:
         start = time.perf_counter()
@@ -46,14 +49,15 @@ class LambdaHandler:
             return source.write(event, error_response(error))
         request = self._without_base(request)
         if self._lane == "cold" or request.path in COLD_PATHS:
-            return self._cold(event, context)
-        response = self._fitting(self.api.answer(request))
+            response = self._fitting(self._cold(request, context))
+        else:
+            response = self._fitting(self.api.answer(request))
         self._observer.served(request, response, start, context)
         return source.write(event, response)
 
     def _without_base(self, request: Request) -> Request:
         base = self._settings.base_path
-        if not base or not request.path.startswith(base):
+        if not base or not f"{request.path}/".startswith(f"{base}/"):
             return request
         return Request(request.method, request.path.removeprefix(base) or "/", request.headers, request.body)
 
@@ -68,15 +72,12 @@ class LambdaHandler:
             return response
         return error_response(PayloadTooLargeError("response", travels, self._settings.max_payload))
 
-    def _cold(self, event: Event, context: Any) -> Result:
-        if self._mangum is None:
-            from mangum import Mangum
+    def _cold(self, request: Request, context: Any) -> Response:
+        if self._cold_lane is None:
+            from sampan.serving.cold import ColdLane
 
-            from sampan.serving.asgi import create_app
-
-            base = self._settings.base_path or "/"
-            self._mangum = Mangum(create_app(self.api), lifespan="off", api_gateway_base_path=base)
-        return self._mangum(dict(event), context)
+            self._cold_lane = ColdLane(self.api)
+        return self._cold_lane.answer(request, context)
 
 
 def create_handler(

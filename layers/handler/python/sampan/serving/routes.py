@@ -66,16 +66,17 @@ class Api:
             body = decoded_body(request, self.max_payload)
             response = compressed(route.answer(Call(self.plane, request, params, body)), request)
         except SampanError as error:
-            response = self._failed(request, error)
+            response = self.failed(request, error)
         except MemoryError:
             response = error_response(UnavailableError("not enough memory for this request; send less at a time"))
         except Exception as error:  # the boundary: whatever it is, the server goes on
-            response = self._failed(request, error)
+            response = self.failed(request, error)
         if request.method == "HEAD":
             return Response(b"", response.status, response.content_type, response.headers, response.labels)
         return response
 
-    def _failed(self, request: Request, error: BaseException) -> Response:
+    def failed(self, request: Request, error: BaseException) -> Response:
+        """The answer to an error, which is told to the listeners when it is ours to mend."""
         if not isinstance(error, SampanError) or isinstance(error, ModelError):
             for listener in self.errors:
                 listener(request, error)

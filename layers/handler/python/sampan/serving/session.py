@@ -15,6 +15,7 @@ import onnxruntime as ort
 from sampan.contract.errors import InvalidInputError, ModelError
 from sampan.contract.tensors import BY_ORT, DATATYPES, Array, Signature, Tensors, TensorSpec
 
+ort.disable_telemetry_events()
 ort.set_default_logger_severity(4)  # what it refuses is raised here; its own lines would say it twice
 OPTIMIZATION_LEVELS = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,

@@ -1,0 +1,24 @@
+"""Fixtures that several folders of tests share."""
+
+from pathlib import Path
+
+import pytest
+
+from sampan.cli.serve import served_folders
+from sampan.store import open_store
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with every kind of tiny model (`serving.build_zoo`)."""
+    import serving
+
+    return serving.build_zoo(tmp_path_factory.mktemp("zoo"))
+
+
+@pytest.fixture(scope="session")
+def served(zoo: Path):
+    """Every way to the models of the zoo (`serving.Served`)."""
+    import serving
+
+    return serving.Served(served_folders(open_store(str(zoo)), ()))
