@@ -51,7 +51,7 @@ def main() -> None:
     )
     source = steps.run("Add it to the store, checked and proven", SAMPAN, "add", *_add_options(folder))
     small = steps.run(f"Compress it, under the gate {GATE}", SAMPAN, "compress", source, "--gate", GATE, "--fast")
-    steps.run("Promote the small version to live", SAMPAN, "promote", small, "--why", "the quickstart's gate held")
+    steps.run("Promote the small version to live", SAMPAN, "promote", small, "--why", "the gate of the quickstart held")
     answer = json.loads(
         steps.run("Ask it what README.md is, on the Lambda path", SAMPAN, "predict", "magika", "--input", "README.md")
     )

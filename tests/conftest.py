@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sampan.cli.serve import served_folders
+from sampan.serving.settings import Settings
 from sampan.store import open_store
 
 
@@ -21,4 +22,4 @@ def served(zoo: Path):
     """Every way to the models of the zoo (`serving.Served`)."""
     import serving
 
-    return serving.Served(served_folders(open_store(str(zoo)), ()))
+    return serving.Served(served_folders(open_store(str(zoo)), ()), Settings(default="linear"))

@@ -201,7 +201,7 @@ def event_of(name: str, ask: Ask) -> dict[str, Any]:
         event["rawPath"] = event["requestContext"]["http"]["path"] = path
         event["requestContext"]["http"]["method"] = ask.method
     else:
-        event["httpMethod"], event["path"] = ask.method, ask.path if name == "rest" else quote(ask.path)
+        event["httpMethod"], event["path"] = ask.method, quote(ask.path)
     if ask.body:
         event |= {"body": base64.b64encode(ask.body).decode(), "isBase64Encoded": True}
     return event
@@ -234,7 +234,7 @@ class Served:
     """Every way to the models of a store: Lambda events by both lanes, and the ASGI app."""
 
     def __init__(self, folders: list[str], settings: Settings | None = None) -> None:
-        self.repository = load(folders)
+        self.repository = load(folders, default=settings.default if settings else "")
         self.observer = Recorder()
         chosen = settings or Settings()
         self.hot = LambdaHandler(self.repository, chosen, self.observer)

@@ -114,9 +114,9 @@ def test_a_body_over_the_limit_is_the_same_everywhere(zoo):
     from sampan.serving.settings import Settings
     from sampan.store import open_store
 
-    small = Served([str(open_store(str(zoo)).find("linear").folder)], Settings(max_payload=1000))
-    ask = post(INFER, {"inputs": [tensor("x", "FP32", [1, 4], [0.5] * 500)]})
+    small = Served([str(open_store(str(zoo)).find("linear").folder)], Settings(max_payload=8000))
+    ask = post(INFER, {"inputs": [tensor("x", "FP32", [1, 4], [0.5] * 2000)]})
     answers = {way: essence(send(ask)) for way, send in small.ways().items()}
     assert len(set(map(str, answers.values()))) == 1
     assert answers["asgi"][0] == 413
-    assert b"over the limit of 1,000" in answers["asgi"][1]
+    assert b"over the limit of 8,000" in answers["asgi"][1]

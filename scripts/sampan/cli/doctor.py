@@ -65,7 +65,15 @@ def command(store: str, output: str) -> None:
 
     Exits with 1 when something is missing that is not optional.
     """
-    findings = examine(NEEDS)
+    report(store, output, examine(NEEDS))
+
+
+def report(store: str, output: str, findings: list[Finding]) -> None:
+    """Print the findings.
+
+    Raises:
+        ClickException: something is missing that is not optional.
+    """
     place = _store_state(Path(store))
     if output == "json":
         print_json({**_machine(), "store": place, "findings": [asdict(finding) for finding in findings]})

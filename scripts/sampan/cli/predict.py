@@ -75,14 +75,17 @@ def _request(manifest: Any, path: Path) -> Any:
 
 def _json_route(data: bytes, manifest: Any) -> str:
     """Which protocol a JSON file speaks, by its keys."""
+    from sampan.contract.errors import InvalidInputError
     from sampan.serving.codecs import json
 
-    document = json.mapping(json.loads(data), "the file")
+    document = json.read(data, json.plain)
+    if not isinstance(document, dict) or not document:
+        raise InvalidInputError("the file must hold a JSON object")
     if "instances" in document:
         return f"/v1/models/{manifest.name}:predict"
     if "input_data" in document:
         return "/predict"
-    inputs = json.plain(document.get("inputs"))
+    inputs = document.get("inputs")
     named = isinstance(inputs, list) and inputs and isinstance(inputs[0], dict) and "datatype" in inputs[0]
     return f"/v2/models/{manifest.name}/infer" if named else f"/models/{manifest.name}/predict"
 

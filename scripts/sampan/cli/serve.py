@@ -34,7 +34,7 @@ Examples:
     help="Which events the Lambda handler gets.",
 )
 @click.option("--threads", default=0, help="Threads of a session.  [default: every core]")
-@click.option("--concurrency", default=8, show_default=True, help="Requests that are worked on at the same time.")
+@click.option("--concurrency", default=0, help="Requests worked on at the same time.  [default: two a core]")
 @click.option("--timeout", default=29.0, show_default=True, help="Seconds until a request is given up (504).")
 @click.option(
     "--log", type=click.Choice(["line", "json", "none"]), default="line", show_default=True, help="Request log."
@@ -57,9 +57,10 @@ def command(
     All models are served, their live version (else the newest) by name and every version by number; or only
     the versions named, the first of a name as its live one.
     """
-    from sampan.local.server import bind, run
+    from sampan.local.server import bind, keep_memory, run
     from sampan.store import open_store
 
+    keep_memory()
     folders = served_folders(open_store(store), refs)
     with bind(host, port) as listener:
         address = f"http://{host}:{listener.getsockname()[1]}"
@@ -97,9 +98,8 @@ def _app(
     folders: list[str], mode: str, event: str, threads: int, concurrency: int, timeout: float, log: str
 ) -> tuple[Any, list[str]]:
     from sampan.local.log import LineObserver, QuietObserver
-    from sampan.serving.handler import LambdaHandler
+    from sampan.serving.handler import create_handler
     from sampan.serving.observe import LambdaObserver, Observer
-    from sampan.serving.repository import load
     from sampan.serving.settings import Settings
 
     observers: dict[str, Callable[[], Observer]] = {
@@ -108,10 +108,8 @@ def _app(
         "json": lambda: LambdaObserver("sampan", sys.stderr),
     }
     observer = observers[log]()
-    settings = Settings(models=tuple(folders), threads=threads)
-    repository = load(folders, threads=threads)
-    names = [model.name for model in repository.live()]
-    handler = LambdaHandler(repository, settings, observer)
+    handler = create_handler(Settings(models=tuple(folders), threads=threads), observer)
+    names = [model.name for model in handler.api.plane.repository.live()]
     if mode == "asgi":
         from sampan.serving.asgi import create_app
 

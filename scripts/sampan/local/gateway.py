@@ -7,7 +7,9 @@ and https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 """
 
 import asyncio
+import os
 import time
+import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,8 +28,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 GATEWAY_PAYLOAD = 10 * 1024 * 1024
-_QUICK = 0.001  # seconds; what answers faster is not worth a thread
-_SMALL = 65_536  # bytes of a body that may be worked on in the event loop
+_QUICK = 0.002  # seconds; what answered faster last time is not worth a thread
+_REMEMBERED = 1024  # kinds of request whose time is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +47,18 @@ class Gateway:
     Args:
         handler: what Lambda would call.
         kind: events to make: rest, http, url, alb.
-        concurrency: requests that are worked on at the same time, as Lambda's concurrency; others wait.
+        concurrency: requests that are worked on at the same time, as Lambda's concurrency; others wait. 0 is
+            two a core: enough to keep the cores busy, and few copies of large bodies at once.
     """
 
     def __init__(
-        self, handler: Handler, kind: str = "rest", concurrency: int = 8, limits: Limits | None = None
+        self, handler: Handler, kind: str = "rest", concurrency: int = 0, limits: Limits | None = None
     ) -> None:
         self._handler = handler
         self._make_event = EVENT_MAKERS[kind]
-        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="function")
+        self._pool = ThreadPoolExecutor(concurrency or 2 * (os.cpu_count() or 1), thread_name_prefix="function")
         self._limits = limits or Limits()
-        self._seconds: dict[str, float] = {}
+        self._seconds: dict[tuple[str, int], float] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -92,21 +95,31 @@ class Gateway:
         size = len(event["body"] or "") + request.header_bytes()
         if size > self._limits.payload:
             raise PayloadTooLargeError("event for the function", size, self._limits.payload)
-        if self._seconds.get(request.path, 1.0) < _QUICK and len(request.body) < _SMALL:
-            return self._timed(event, request.path)
-        work = asyncio.get_running_loop().run_in_executor(self._pool, self._timed, event, request.path)
+        kind = (request.path, len(request.body).bit_length())
+        if self._seconds.get(kind, 1.0) < _QUICK:
+            return self._timed(event, kind)
+        work = asyncio.get_running_loop().run_in_executor(self._pool, self._timed, event, kind)
         try:
             return await asyncio.wait_for(work, self._limits.timeout)
         except TimeoutError as error:
             raise GatewayTimeoutError(self._limits.timeout) from error
 
-    def _timed(self, event: dict[str, Any], path: str) -> dict[str, Any]:
+    def _timed(self, event: dict[str, Any], kind: tuple[str, int]) -> dict[str, Any]:
         start = time.perf_counter()
         try:
             return self._handler(event, invocation(self._limits.timeout))
+        except Exception as error:  # whatever it is, API Gateway answers 502 and goes on
+            traceback.print_exception(error)
+            raise FunctionFailedError("the function failed; its log has the details") from error
         finally:
-            if path in self._seconds or len(self._seconds) < 1024:
-                self._seconds[path] = time.perf_counter() - start
+            if kind in self._seconds or len(self._seconds) < _REMEMBERED:
+                self._seconds[kind] = time.perf_counter() - start
+
+
+class FunctionFailedError(SampanError):
+    """Raise when the function ends with an exception instead of a result."""
+
+    status = 502
 
 
 class GatewayTimeoutError(SampanError):

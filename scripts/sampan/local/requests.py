@@ -60,7 +60,7 @@ def rest_event(request: HttpRequest) -> dict[str, Any]:
     query = parse_qs(request.query, keep_blank_values=True) or None
     return {
         "resource": "/{proxy+}",
-        "path": request.path,
+        "path": quote(request.path),
         "httpMethod": request.method,
         "headers": request.header_map(),
         "multiValueHeaders": _multi(request.headers),
@@ -141,7 +141,7 @@ def _multi(headers: list[tuple[str, str]]) -> dict[str, list[str]]:
 def _base64_body(request: HttpRequest) -> dict[str, Any]:
     if not request.body:
         return {"body": None, "isBase64Encoded": False}
-    return {"body": pybase64.b64encode(request.body).decode(), "isBase64Encoded": True}
+    return {"body": pybase64.b64encode_as_string(request.body), "isBase64Encoded": True}
 
 
 def _text_body(request: HttpRequest) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from sampan.serving.openapi import describe
 from sampan.serving.playground import page
 from sampan.serving.routes import ROUTES, Api
 
-
 Answer = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 

@@ -27,7 +27,7 @@ class ColdLane:
     """Answers requests as the ASGI app does."""
 
     def __init__(self, api: Api) -> None:
-        self._mangum = Mangum(create_app(api), lifespan="off")
+        self._app = create_app(api)
 
     def answer(self, request: Request, context: Any) -> Response:
         with ThreadPoolExecutor(1, thread_name_prefix="cold") as thread:
@@ -37,7 +37,7 @@ class ColdLane:
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
         try:
-            return self._mangum(event, context)
+            return Mangum(self._app, lifespan="off")(event, context)
         finally:
             asyncio.set_event_loop(None)
             loop.close()

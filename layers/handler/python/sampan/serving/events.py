@@ -16,6 +16,7 @@ from sampan.serving.http import JSON, Request, Response
 
 Event = Mapping[str, Any]
 Result = dict[str, Any]
+UNKNOWN = "the event is of no known source; send API Gateway, Function URL or ALB events"
 
 
 class Source(Protocol):
@@ -34,7 +35,7 @@ class RestApi:
     name = "rest"
 
     def read(self, event: Event) -> Request:
-        return Request(event["httpMethod"], event["path"], _headers(event), _body(event))
+        return Request(event["httpMethod"], unquote(event["path"]), _headers(event), _body(event))
 
     def write(self, event: Event, response: Response) -> Result:
         return _result(response)
@@ -96,7 +97,7 @@ def source_of(event: Event) -> Source:
             return _ALB
         if "httpMethod" in event:
             return _REST
-    raise InvalidInputError("the event is of no known source; send API Gateway, Function URL or ALB events")
+    raise InvalidInputError(UNKNOWN)
 
 
 def _headers(event: Event) -> dict[str, str]:
@@ -121,6 +122,6 @@ def _body(event: Event) -> bytes:
 def _result(response: Response) -> Result:
     """JSON travels as text, everything else as base64."""
     text = response.content_type == JSON and "content-encoding" not in response.headers
-    body = response.body.decode() if text else pybase64.b64encode(response.body).decode()
+    body = response.body.decode() if text else pybase64.b64encode_as_string(response.body)
     headers = {"content-type": response.content_type, **response.headers}
     return {"statusCode": response.status, "headers": headers, "body": body, "isBase64Encoded": not text}

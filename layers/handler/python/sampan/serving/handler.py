@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sampan.contract.errors import PayloadTooLargeError, SampanError
+from sampan.contract.errors import InvalidInputError, PayloadTooLargeError, SampanError
 from sampan.serving.dataplane import DataPlane
-from sampan.serving.events import Event, Result, source_of
-from sampan.serving.http import Request, Response, error_response
+from sampan.serving.events import UNKNOWN, Event, Result, source_of
+from sampan.serving.http import JSON, Request, Response, error_response
 from sampan.serving.observe import LambdaObserver, Observer
 from sampan.serving.repository import ModelRepository, load
 from sampan.serving.routes import Api
@@ -47,6 +47,8 @@ class LambdaHandler:
             request = source.read(event)
         except SampanError as error:
             return source.write(event, error_response(error))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InvalidInputError(UNKNOWN) from error
         request = self._without_base(request)
         if self._lane == "cold" or request.path in COLD_PATHS:
             response = self._fitting(self._cold(request, context))
@@ -64,10 +66,11 @@ class LambdaHandler:
     def _fitting(self, response: Response) -> Response:
         """Lambda cuts off a result over its payload limit; say so instead."""
         size = len(response.body)
-        if size <= self._settings.max_payload * 3 // 4 - _ENVELOPE:
+        if size <= self._settings.max_payload // 2 - _ENVELOPE:
             return response
-        text = response.content_type == "application/json"
-        travels = _ENVELOPE + (size if text else -(-size // 3) * 4)
+        text = response.content_type == JSON and "content-encoding" not in response.headers
+        escaped = response.body.count(b'"') + response.body.count(b"\\")
+        travels = _ENVELOPE + (size + escaped if text else -(-size // 3) * 4)
         if travels <= self._settings.max_payload:
             return response
         return error_response(PayloadTooLargeError("response", travels, self._settings.max_payload))
@@ -80,9 +83,7 @@ class LambdaHandler:
         return self._cold_lane.answer(request, context)
 
 
-def create_handler(
-    settings: Settings | None = None, observer: Observer | None = None
-) -> Callable[[Event, Any], Result]:
+def create_handler(settings: Settings | None = None, observer: Observer | None = None) -> LambdaHandler:
     """The function's handler, its models loaded.
 
     Raises:
@@ -91,12 +92,18 @@ def create_handler(
     chosen = settings or read_settings()
     repository = load(chosen.models, threads=chosen.threads, default=chosen.default, golden=chosen.golden_check)
     handler = LambdaHandler(repository, chosen, observer or LambdaObserver(chosen.service))
-    gc.freeze()  # what start-up made lives for good: a full collection need not walk it (a third of a request)
-    if not chosen.trace:
+    gc.freeze()  # what start-up made lives for good: a collection need not walk it
+    return handler
+
+
+def traced(handler: Callable[[Event, Any], Result], settings: Settings) -> Callable[[Event, Any], Result]:
+    """The handler with an X-Ray segment around each call, if the settings ask for it."""
+    if not settings.trace:
         return handler
     from aws_lambda_powertools import Tracer
 
-    traced: Callable[[Event, Any], Result] = Tracer(service=chosen.service).capture_lambda_handler(
+    tracer = Tracer(service=settings.service)
+    wrapped: Callable[[Event, Any], Result] = tracer.capture_lambda_handler(
         lambda event, context: handler(event, context), capture_response=False
     )
-    return traced
+    return wrapped

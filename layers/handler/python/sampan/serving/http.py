@@ -84,6 +84,8 @@ def decoded_body(request: Request, limit: int) -> bytes:
         raise PayloadTooLargeError("inflated request body", len(plain), limit)
     if not inflater.eof:
         raise InvalidInputError(f"the {encoding} body ends too early")
+    if inflater.unused_data:
+        raise InvalidInputError(f"the {encoding} body goes on behind its end; send it as one piece")
     return plain
 
 

@@ -9,6 +9,7 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedd
 
 import sys
 import time
+from functools import lru_cache
 from typing import Any, Protocol, TextIO
 
 import orjson
@@ -19,6 +20,7 @@ from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import Ama
 from sampan.serving.http import Request, Response
 
 NAMESPACE = "Sampan"
+_PATH = 500  # characters of a path in a line
 _METRICS = (
     ("Latency", MetricUnit.Milliseconds),
     ("ModelLatency", MetricUnit.Milliseconds),
@@ -57,7 +59,7 @@ class LambdaObserver:
             "cold_start": cold,
             "function_request_id": getattr(context, "aws_request_id", None),
             "method": request.method,
-            "path": request.path,
+            "path": _printable(request.path),
             "status": response.status,
             "bytes_in": len(request.body),
             "bytes_out": len(response.body),
@@ -77,9 +79,19 @@ class LambdaObserver:
         self._logger.error("%s %s failed: %s", request.method, request.path, error, exc_info=error)
 
 
+def _printable(path: str) -> str:
+    """Without halves of surrogate pairs, which UTF-8 has not, and as long as a person reads."""
+    return path[:_PATH] if path.isascii() else path[:_PATH].encode("utf-8", "replace").decode()
+
+
 def _timestamp(seconds: float) -> str:
     whole = int(seconds)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{int((seconds - whole) * 1000):03d}Z"
+    return f"{_second(whole)}.{int((seconds - whole) * 1000):03d}Z"
+
+
+@lru_cache(maxsize=1)
+def _second(whole: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
 
 
 def _emf_header(service: str) -> orjson.Fragment:

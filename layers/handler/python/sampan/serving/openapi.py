@@ -3,6 +3,8 @@
 Source: https://spec.openapis.org/oas/v3.1.0
 """
 
+import re
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -40,14 +42,15 @@ def example(model: ServedModel) -> dict[str, Any] | None:
     sample = _first(model)
     if sample is None or any(array.size > _EXAMPLE_VALUES for array in sample.inputs.values()):
         return None
-    return {"inputs": _tensors(sample.inputs, model.signature.inputs)}
+    tensors = _tensors(sample.inputs, model.signature.inputs)
+    return {"inputs": tensors} if all(_finite(tensor["data"]) for tensor in tensors) else None
 
 
 def _operation(summary: str, path: str, model: ServedModel | None) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "summary": summary if model is None else f"{summary}: {model.name}",
-        "operationId": "_".join(
-            filter(None, (summary.lower().replace(" ", "_").replace(",", ""), model.name if model else None))
+        "operationId": ".".join(
+            filter(None, (re.sub(r"[ -]", "_", summary.lower()).replace(",", ""), model.name if model else None))
         ),
         "tags": [model.name if model else "server"],
         "responses": {"200": {"description": "The answer"}, "default": _failure()},
@@ -141,9 +144,12 @@ def _tensors(tensors: Tensors, specs: tuple[TensorSpec, ...]) -> list[dict[str, 
 
 def _values(array: Array, datatype: str) -> list[Any]:
     flat = json.flat(array, datatype)
-    if not isinstance(flat, np.ndarray):
-        return list(flat)
-    return [None if value != value else value for value in flat.tolist()]
+    return flat.tolist() if isinstance(flat, np.ndarray) else list(flat)
+
+
+def _finite(values: list[Any]) -> bool:
+    """Whether JSON has all the values; it lacks infinities and NaN."""
+    return all(isfinite(value) for value in values if isinstance(value, float))
 
 
 def _first(model: ServedModel) -> Sample | None:

@@ -23,10 +23,12 @@ small{{opacity:.7}}</style></head><body>
 document.querySelectorAll("form").forEach(form => form.addEventListener("submit", async event => {{
   event.preventDefault();
   const out = form.querySelector("pre"), start = performance.now();
+  const file = form.querySelector("input[type=file]")?.files[0];
   out.textContent = "…";
   try {{
     const answer = await fetch(form.getAttribute("action"), {{method: "POST",
-      headers: {{"content-type": "application/json"}}, body: form.querySelector("textarea").value}});
+      headers: {{"content-type": file ? "application/octet-stream" : "application/json"}},
+      body: file ?? form.querySelector("textarea").value}});
     const text = await answer.text(), ms = (performance.now() - start).toFixed(1);
     out.textContent = answer.status + " in " + ms + " ms\\n" + text.slice(0, 20000);
   }} catch (error) {{ out.textContent = String(error); }}
@@ -36,7 +38,11 @@ document.querySelectorAll("form").forEach(form => form.addEventListener("submit"
 _MODEL = """<section><h2>{name}</h2><small>version {version}{task}</small>
 <table><tr><th></th><th>name</th><th>datatype</th><th>shape</th></tr>{rows}</table>
 <form action="{action}" method="post"><textarea name="body" aria-label="request" spellcheck="false">{body}</textarea>
-<p><button>Send</button> <code>POST /{action}</code></p><pre></pre></form></section>"""
+<p><button>Send</button> <code>POST /{action}</code> {file}</p><pre></pre></form></section>"""
+
+_GREETING = '{"input": "Hello, Sampan"}'
+_STARTERS = {"text": _GREETING, "bytes": _GREETING, "image": '{"input": {"b64": ""}}'}
+_FILE = '<label>or a file: <input type="file"></label>'
 
 
 def page(repository: ModelRepository) -> str:
@@ -45,9 +51,9 @@ def page(repository: ModelRepository) -> str:
 
 
 def _section(model: ServedModel) -> str:
-    task_level = model.manifest.pipeline is not None
-    action = f"models/{model.name}/predict" if task_level else f"v2/models/{model.name}/infer"
-    body = '{"input": "Hello, Sampan"}' if task_level else json.dumps(example(model) or {"inputs": []}).decode()
+    kind = model.manifest.pipeline["input"]["kind"] if model.manifest.pipeline else "rows"
+    action = f"v2/models/{model.name}/infer" if kind == "rows" else f"models/{model.name}/predict"
+    body = _STARTERS.get(kind) or json.dumps(example(model) or {"inputs": []}).decode()
     rows = [_row("input", *spec) for spec in _specs(model, "inputs")]
     rows += [_row("output", *spec) for spec in _specs(model, "outputs")]
     return _MODEL.format(
@@ -57,6 +63,7 @@ def _section(model: ServedModel) -> str:
         rows="".join(rows),
         action=escape(action),
         body=escape(body),
+        file=_FILE if kind in ("bytes", "image") else "",
     )
 
 

@@ -20,6 +20,7 @@ from sampan.contract.errors import (
     SampanError,
     UnavailableError,
 )
+from sampan.contract.tensors import Array
 from sampan.serving.codecs import json, rows, v2
 from sampan.serving.dataplane import DataPlane
 from sampan.serving.http import OCTETS, Request, Response, compressed, decoded_body, error_response
@@ -147,25 +148,22 @@ def _infer(call: Call) -> Response:
 def _predict(call: Call) -> Response:
     """JSON `{"input": …}` or `{"inputs": […]}`, or any other content type: the body is the item."""
     model = call.model()
-    if "json" not in call.request.headers.get("content-type", "json"):
+    if "json" not in call.request.headers.get("content-type", "json").lower():
         results = call.plane.predict(model, [call.body])
         return _results(model, {"output": results.results[0]}, results.run_ms)
-    document = json.mapping(json.loads(call.body), "the body")
-    one = "input" in document
-    if one == ("inputs" in document):
-        raise InvalidInputError("the body must have either 'input' (one item) or 'inputs' (a list)")
     if model.pipeline.kind == "rows":
-        return _predict_rows(call, model, document)
-    nodes = [document["input"]] if one else json.sequence(document["inputs"], "'inputs'")
-    results = call.plane.predict(model, [_item(json.plain(node)) for node in nodes])
+        answer, run_ms = _rows(call, model, "input", "inputs")
+        return _results(model, answer, run_ms)
+    one, items = json.read(call.body, _items)
+    results = call.plane.predict(model, items)
     return _results(model, {"output": results.results[0]} if one else {"outputs": results.results}, results.run_ms)
 
 
-def _predict_rows(call: Call, model: ServedModel, document: dict[str, Any]) -> Response:
-    key = "input" if "input" in document else "inputs"
-    inferred = call.plane.infer(model, rows.decode_rows(document[key], model.signature, f"'{key}'"))
-    answer = rows.encode_rows(inferred.outputs, model.signature)
-    return _results(model, {key.replace("in", "out", 1): answer}, inferred.run_ms)
+def _items(node: Any) -> tuple[bool, list[str | bytes]]:
+    """Items for a pipeline, and whether there is one by intention."""
+    key, value = rows.member(node, "input", "inputs")
+    nodes = [value] if key == "input" else json.sequence(value, "'inputs'")
+    return key == "input", [_item(json.plain(item)) for item in nodes]
 
 
 def _item(value: Any) -> str | bytes:
@@ -179,24 +177,26 @@ def _item(value: Any) -> str | bytes:
 
 def _plain(call: Call) -> Response:
     model = call.plane.repository.default()
-    document = json.mapping(json.loads(call.body), "the body")
-    if "input_data" not in document:
-        raise InvalidInputError("the body has no 'input_data'")
-    inferred = call.plane.infer(model, rows.decode_rows(document["input_data"], model.signature, "'input_data'"))
-    answer = {"output_data": rows.encode_rows(inferred.outputs, model.signature)}
-    return Response(json.dumps(answer), labels=_labels(model, inferred.run_ms))
+    answer, run_ms = _rows(call, model, "input_data")
+    return Response(json.dumps(answer), labels=_labels(model, run_ms))
 
 
 def _v1_predict(call: Call) -> Response:
     model = call.model()
-    document = json.mapping(json.loads(call.body), "the body")
-    key = next((key for key in ("instances", "inputs") if key in document), None)
-    if key is None:
-        raise InvalidInputError("the body has no 'instances'")
-    inferred = call.plane.infer(model, rows.decode_rows(document[key], model.signature, f"'{key}'"))
-    answer = rows.encode_rows(inferred.outputs, model.signature)
-    name = "predictions" if key == "instances" else "outputs"
-    return Response(json.dumps({name: answer}), labels=_labels(model, inferred.run_ms))
+    answer, run_ms = _rows(call, model, "instances", "inputs")
+    return Response(json.dumps(answer), labels=_labels(model, run_ms))
+
+
+def _rows(call: Call, model: ServedModel, *keys: str) -> tuple[dict[str, Any], float]:
+    """Rows under one of the keys, answered under its counterpart; and the milliseconds of the run."""
+
+    def decode(node: Any) -> tuple[str, dict[str, Array]]:
+        key, value = rows.member(node, *keys)
+        return key, rows.decode_rows(value, model.signature, f"'{key}'")
+
+    key, inputs = json.read(call.body, decode)
+    inferred = call.plane.infer(model, inputs)
+    return {_COUNTERPARTS[key]: rows.encode_rows(inferred.outputs, model.signature)}, inferred.run_ms
 
 
 def _v1_model(call: Call) -> Response:
@@ -218,7 +218,7 @@ def _v1_models(call: Call) -> Response:
 
 def _embeddings(call: Call) -> Response:
     """https://platform.openai.com/docs/api-reference/embeddings"""
-    document = json.plain(json.loads(call.body))
+    document = json.read(call.body, json.plain)
     if not isinstance(document, dict) or not isinstance(document.get("model"), str):
         raise InvalidInputError("the body must be an object with 'model' and 'input'")
     given = document.get("input")
@@ -251,6 +251,8 @@ def _results(model: ServedModel, results: dict[str, Any], run_ms: float) -> Resp
 def _labels(model: ServedModel, run_ms: float) -> dict[str, object]:
     return {"model": model.name, "version": model.version, "run_ms": round(run_ms, 3)}
 
+
+_COUNTERPARTS = {"input": "output", "inputs": "outputs", "input_data": "output_data", "instances": "predictions"}
 
 ROUTES = (
     Route("POST", "/v2/models/{model}/infer", _infer, "Infer with the live version"),

@@ -2,12 +2,12 @@
 
 Small bodies go through orjson. Large ones, which are nearly all numbers, through simdjson, which hands the
 numbers over as one buffer instead of a million Python objects (2 to 3 times faster for a picture). Both ways
-refuse the same things with the same words.
+refuse the same things with the same words: what simdjson refuses, or would flatten, goes through orjson.
 """
 
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
@@ -17,44 +17,77 @@ from sampan.contract.errors import InvalidInputError
 from sampan.contract.tensors import DATATYPES, Array, bfloat16_bits, bfloat16_values
 
 LARGE = 32_768  # bytes of a body from which simdjson wins
-_EXACT = 2**53  # integers beyond it are not exact as float64
+MAX_RANK = 32  # of numpy 1; numpy 2 has 64
+_EXACT = 2**53  # integers from it on are not exact as float64
+_ROW = 64  # bytes; where arrays are shorter on average, looking at each costs more than simdjson saves
+_MEMBERS = 64  # simdjson finds a member by walking; an object with more of them becomes a dict at once
+_COMMA, _DIGITS = ord(","), b"0123456789"
 _BUFFERS: dict[str, tuple[str, type[np.generic]]] = {
     "d": ("d", np.float64),
     "i": ("i", np.int64),
     "u": ("u", np.uint64),
 }
-_local = threading.local()
+_lock = threading.Lock()
+_parser = simdjson.Parser()
+T = TypeVar("T")
 
 
-def loads(body: bytes | memoryview) -> Any:
-    """A document: plain Python values, or simdjson's views of a large body.
+def read(body: bytes, decode: Callable[[Any], T]) -> T:
+    """What `decode` makes of the document: plain Python values, or simdjson's views of a large body.
 
-    The views are good until the next large body in this thread.
+    The views are good until `decode` returns. Large bodies are read one at a time: the parser holds the
+    interpreter's lock anyway, and one parser's buffers are enough memory.
 
     Raises:
         InvalidInputError: empty, not JSON (NaN and Infinity are not), or nested too deeply.
     """
     if not body:
         raise InvalidInputError("the body is empty; send a JSON object")
+    if len(body) < LARGE or _needs_values(body):
+        return decode(_parse(body))
+    with _lock:
+        return decode(_parse_large(body))
+
+
+def _parse(body: bytes) -> Any:
     try:
-        if len(body) < LARGE:
-            return orjson.loads(body)
-        return _parser().parse(body)
-    except (ValueError, RuntimeError, RecursionError, UnicodeDecodeError) as error:
+        return orjson.loads(body)
+    except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"the body is not JSON: {str(error).splitlines()[0]}") from error
 
 
-def _parser() -> Any:
-    """This thread's parser, whose buffers are warm; a new one where views of the last body are still held."""
-    parser = getattr(_local, "parser", None)
-    if parser is not None:
-        try:
-            parser.parse(b"0")
-            return parser
-        except RuntimeError:
-            pass
-    _local.parser = simdjson.Parser()
-    return _local.parser
+def _parse_large(body: bytes) -> Any:
+    """With the parser whose buffers are warm; a new one where an error still holds views of the last body."""
+    global _parser
+    try:
+        _parser.parse(b"0")
+    except RuntimeError:
+        _parser = simdjson.Parser()
+    try:
+        return _parser.parse(body)
+    except (ValueError, RuntimeError):  # huge integers, which orjson reads, and what is not JSON
+        return _parse(body)
+
+
+def _needs_values(body: bytes) -> bool:
+    """Whether simdjson would take more (a byte order mark, `[1, [2]]` as two numbers) or need more time."""
+    if body.startswith(b"\xef\xbb\xbf") or body.count(b"[") * _ROW > len(body):
+        return True
+    bracket = body.find(b"[")
+    while bracket >= 0:
+        comma = _before(body, bracket)
+        if body[comma] == _COMMA and body[_before(body, comma)] in _DIGITS:
+            return True
+        bracket = body.find(b"[", bracket + 1)
+    return False
+
+
+def _before(body: bytes, position: int) -> int:
+    """Position of the last byte before another that is no white space, 0 at the least."""
+    position -= 1
+    while position > 0 and body[position] in b" \t\r\n":
+        position -= 1
+    return max(0, position)
 
 
 def mapping(node: Any, where: str) -> dict[str, Any]:
@@ -62,7 +95,9 @@ def mapping(node: Any, where: str) -> dict[str, Any]:
     if isinstance(node, dict):
         return node
     if isinstance(node, simdjson.Object):
-        return dict(node.items())
+        if len(node) > _MEMBERS or len(set(node)) < len(node):
+            return node.as_dict()
+        return {key: node[key] for key in node}  # `items` would make Python lists of the numbers
     raise InvalidInputError(f"{where} must be a JSON object")
 
 
@@ -93,11 +128,43 @@ def tensor(node: Any, datatype: str, where: str) -> Array:
     values = plain(node)
     if datatype == "BYTES":
         return _texts(values, where)
+    kinds = _kinds(values, where)
+    if kinds - ({bool, int} if datatype == "BOOL" else {int, float}):
+        raise InvalidInputError(_refusal(datatype, where))
+    whole = np.uint64 if datatype == "UINT64" else np.int64
     try:
-        array: Array = np.array(values)
+        array: Array = np.array(values, np.float64 if DATATYPES[datatype].is_float or float in kinds else whole)
+    except OverflowError as error:
+        raise InvalidInputError(_misfit(datatype, where)) from error
     except ValueError as error:
         raise InvalidInputError(f"{where} is ragged: rows differ in length") from error
     return _cast(array, datatype, where)
+
+
+def _kinds(values: Any, where: str, rank: int = 1) -> set[type]:
+    """Python's types of the values: numpy would take `true` for 1, and numbers beside strings for strings."""
+    if not isinstance(values, list):
+        return {type(values)}
+    kinds = set(map(type, values))
+    if list not in kinds:
+        return kinds
+    if len(kinds) > 1:
+        raise InvalidInputError(f"{where} is ragged: rows differ in length")
+    _check_rank(rank + 1, where)
+    return set().union(*(_kinds(row, where, rank + 1) for row in values))
+
+
+def _check_rank(rank: int, where: str) -> None:
+    if rank > MAX_RANK:
+        raise InvalidInputError(f"{where} is nested deeper than {MAX_RANK} arrays")
+
+
+def _refusal(datatype: str, where: str) -> str:
+    return f"{where} must hold {'true and false' if datatype == 'BOOL' else 'numbers only'}, for {datatype}"
+
+
+def _misfit(datatype: str, where: str) -> str:
+    return f"{where} must hold integers that fit {datatype}"
 
 
 def _numbers(node: Any, datatype: str, where: str) -> Array:
@@ -109,41 +176,40 @@ def _numbers(node: Any, datatype: str, where: str) -> Array:
             return np.frombuffer(node.as_buffer(of_type=code), dtype).reshape(shape)
         except (TypeError, ValueError):
             continue
-    raise InvalidInputError(f"{where} must hold numbers only, for {datatype}")
+    raise InvalidInputError(_refusal(datatype, where))
 
 
-def _shape(node: Any, where: str) -> tuple[int, ...]:
+def _shape(node: Any, where: str, rank: int = 1) -> tuple[int, ...]:
     """Shape of a nesting of arrays; every row is looked at."""
+    _check_rank(rank, where)
     size = len(node)
     first = node[0] if size else None
     if not isinstance(first, simdjson.Array):
         return (size,)
-    inner = {_shape(row, where) if isinstance(row, simdjson.Array) else None for row in node}
+    inner = {_shape(row, where, rank + 1) if isinstance(row, simdjson.Array) else None for row in node}
     if len(inner) != 1 or None in inner:
         raise InvalidInputError(f"{where} is ragged: rows differ in length")
     return (size, *(inner.pop() or ()))
 
 
 def _cast(array: Array, datatype: str, where: str) -> Array:
-    dtype, kind = DATATYPES[datatype].dtype, array.dtype.kind
+    dtype = DATATYPES[datatype].dtype
     if array.size == 0:
         return array.astype(dtype)
     if datatype == "BOOL":
-        if kind == "b" or (kind in "iu" and np.isin(array, (0, 1)).all()):
-            return array.astype(bool)
-        raise InvalidInputError(f"{where} must hold true and false, for BOOL")
-    if kind not in "iuf":
-        raise InvalidInputError(f"{where} must hold numbers only, for {datatype}")
+        if not np.isin(array, (0, 1)).all():
+            raise InvalidInputError(_refusal(datatype, where))
+        return array.astype(bool)
     if DATATYPES[datatype].is_float:
         if datatype == "BF16":
             return bfloat16_bits(array)
         with np.errstate(over="ignore"):
             return array.astype(dtype)
-    return _integers(array, dtype, f"{where} must hold integers that fit {datatype}")
+    return _integers(array, dtype, _misfit(datatype, where))
 
 
 def _integers(array: Array, dtype: np.dtype[Any], refusal: str) -> Array:
-    if array.dtype.kind == "f" and (np.abs(array).max() > _EXACT or (array != np.trunc(array)).any()):
+    if array.dtype.kind == "f" and (np.abs(array).max() >= _EXACT or (array != np.trunc(array)).any()):
         raise InvalidInputError(refusal)
     limits = np.iinfo(dtype)
     if int(array.min()) < limits.min or int(array.max()) > limits.max:
@@ -156,6 +222,7 @@ def _texts(values: Any, where: str) -> Array:
     level = values
     while isinstance(level, list):
         shape = (*shape, len(level))
+        _check_rank(len(shape), where)
         level = level[0] if level else None
     items = list(_leaves(values, len(shape), where))
     array = np.empty(len(items), object)

@@ -20,6 +20,20 @@ from sampan.contract.tensors import Array, Signature, TensorSpec
 from sampan.serving.codecs import json
 
 
+def member(node: Any, *keys: str) -> tuple[str, Any]:
+    """The one of some keys that a document has, and what stands there.
+
+    Raises:
+        InvalidInputError: no object, none of the keys, or several.
+    """
+    document = json.mapping(node, "the body")
+    there = [key for key in keys if key in document]
+    if len(there) != 1:
+        wanted = " or ".join(f"'{key}'" for key in keys)
+        raise InvalidInputError(f"the body must have {wanted}" + (", not both" if there else ""))
+    return there[0], document[there[0]]
+
+
 def decode_rows(node: Any, signature: Signature, where: str) -> dict[str, Array]:
     """Inputs by name from rows or columns.
 
@@ -38,7 +52,8 @@ def decode_rows(node: Any, signature: Signature, where: str) -> dict[str, Array]
         return {spec.name: _value(node, spec, where)}
     named = [json.mapping(row, f"{where}[{number}]") for number, row in enumerate(rows)]
     columns = {spec.name: _column(named, spec.name, where) for spec in signature.inputs}
-    _refuse_unknown(named[0], signature, where)
+    for row in named:
+        _refuse_unknown(row, signature, where)
     return _columns(columns, signature, where)
 
 
@@ -87,10 +102,18 @@ def _bytes(node: Any, where: str) -> Array:
     values = json.plain(node)
     if not _has_base64(values):
         return json.tensor(values, "BYTES", where)
-    items = [decode_base64(value["b64"], where) if isinstance(value, dict) else value for value in _flat(values)]
+    items = [_blob(value, where) for value in _flat(values)]
     array = np.empty(len(items), object)
-    array[:] = [item.encode() if isinstance(item, str) else item for item in items]
+    array[:] = items
     return array
+
+
+def _blob(value: Any, where: str) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, dict) and set(value) == {"b64"}:
+        return decode_base64(value["b64"], where)
+    raise InvalidInputError(f'{where} must hold text, or {{"b64": "…"}} for bytes')
 
 
 def _has_base64(values: Any) -> bool:

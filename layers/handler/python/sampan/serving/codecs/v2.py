@@ -27,7 +27,7 @@ from sampan.serving.codecs import json
 from sampan.serving.codecs.binary import decode_tensor, encode_tensor
 
 LENGTH_HEADER = "inference-header-content-length"
-_MAX_RANK = 64
+_MAX_EMPTY = 2**24  # elements that an empty tensor's other dimensions may span: a model may fill them
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -66,12 +66,12 @@ def decode_request(body: bytes, header_length: str | None, signature: Signature)
         InvalidInputError: says which field of which input is wrong.
     """
     if header_length is None:
-        return _decode(json.loads(body), b"", signature)
+        return json.read(body, lambda node: _decode(node, b"", signature))
     length = _header_length(header_length, len(body))
     if length == 0:
         return _raw_input(body, signature)
     view = memoryview(body)
-    return _decode(json.loads(bytes(view[:length])), view[length:], signature)
+    return json.read(bytes(view[:length]), lambda node: _decode(node, view[length:], signature))
 
 
 def encode_response(
@@ -104,7 +104,8 @@ def encode_response(
 
 def classification(values: Array, count: int) -> Array:
     """The `count` largest values of each row as BYTES "value:index" (Triton's classification extension)."""
-    rows = values.reshape(-1, values.shape[-1]) if values.ndim else values.reshape(1, 1)
+    values = np.atleast_1d(values)
+    rows = values.reshape(element_count(values.shape[:-1]), values.shape[-1])
     best = np.argsort(-rows, axis=-1, kind="stable")[:, :count]
     texts = np.empty(best.shape, object)
     for row, column in np.ndindex(best.shape):
@@ -153,7 +154,7 @@ def _decode(document: Any, blobs: memoryview | bytes, signature: Signature) -> I
     inputs: dict[str, Array] = {}
     offset = 0
     for number, node in enumerate(json.sequence(head["inputs"], "'inputs'")):
-        name, array, used = _input(json.mapping(node, f"inputs[{number}]"), number, blobs[offset:])
+        name, array, used = _input(json.mapping(node, f"inputs[{number}]"), number, blobs[offset:], signature)
         if name in inputs:
             raise InvalidInputError(f"input '{name}' is given twice")
         inputs[name] = array
@@ -166,12 +167,19 @@ def _decode(document: Any, blobs: memoryview | bytes, signature: Signature) -> I
     return InferRequest(inputs, outputs, binary, _text(head, "id", "the body") if "id" in head else None)
 
 
-def _input(entry: dict[str, Any], number: int, blobs: memoryview | bytes) -> tuple[str, Array, int]:
+def _input(
+    entry: dict[str, Any], number: int, blobs: memoryview | bytes, signature: Signature
+) -> tuple[str, Array, int]:
     name = _text(entry, "name", f"inputs[{number}]")
     where = f"input '{name}'"
     datatype = _text(entry, "datatype", where)
     if datatype not in DATATYPES:
-        raise InvalidInputError(f"{where} has the unknown datatype '{datatype}'; V2 has {', '.join(DATATYPES)}")
+        raise InvalidInputError(f"{where} has the unknown datatype '{datatype[:40]}'; V2 has {', '.join(DATATYPES)}")
+    wanted = next((spec.datatype for spec in signature.inputs if spec.name == name), None)
+    if wanted is None:
+        raise InvalidInputError(f"input '{name[:80]}' is unknown; the model takes {signature.names()}")
+    if datatype != wanted:
+        raise InvalidInputError(f"{where} must be {wanted}, got {datatype}")
     shape = _dimensions(entry.get("shape"), where)
     parameters = _parameters(entry, where)
     if "shared_memory_region" in parameters:
@@ -191,7 +199,7 @@ def _input(entry: dict[str, Any], number: int, blobs: memoryview | bytes) -> tup
 def _shaped(array: Array, shape: tuple[int, ...], where: str) -> Array:
     if array.shape == shape:
         return array
-    if array.ndim > 1 or array.size != element_count(shape):
+    if array.size != element_count(shape) or (array.ndim > 1 and array.size):  # [[], []] does not tell [2, 0, 3]
         raise InvalidInputError(
             f"{where} says shape {shape_text(shape)}, which is {element_count(shape):,} elements, "
             f"but 'data' has shape {shape_text(array.shape)}"
@@ -203,13 +211,15 @@ def _dimensions(node: Any, where: str) -> tuple[int, ...]:
     if node is None:
         raise InvalidInputError(f"{where} has no 'shape'")
     shape = tuple(json.sequence(node, f"'shape' of {where}"))
-    if len(shape) > _MAX_RANK or not all(type(size) is int and size >= 0 for size in shape):
-        raise InvalidInputError(f"'shape' of {where} must be at most {_MAX_RANK} integers of 0 or more")
+    if len(shape) > json.MAX_RANK or not all(type(size) is int and size >= 0 for size in shape):
+        raise InvalidInputError(f"'shape' of {where} must be at most {json.MAX_RANK} integers of 0 or more")
+    if 0 in shape and element_count(tuple(filter(None, shape))) > _MAX_EMPTY:
+        raise InvalidInputError(f"'shape' of {where} is empty and yet too large")
     return shape
 
 
 def _outputs(node: Any, binary: bool, signature: Signature) -> tuple[Asked, ...]:
-    known = [spec.name for spec in signature.outputs]
+    known = {spec.name: spec.datatype for spec in signature.outputs}
     asked: dict[str, Asked] = {}
     for number, item in enumerate(json.sequence(node, "'outputs'") if node is not None else ()):
         entry = json.mapping(item, f"outputs[{number}]")
@@ -222,6 +232,8 @@ def _outputs(node: Any, binary: bool, signature: Signature) -> tuple[Asked, ...]
         classes = parameters.get("classification", 0)
         if type(classes) is not int or classes < 0:
             raise InvalidInputError(f"'classification' of output '{name}' must be a number of classes")
+        if classes and known[name] == "BYTES":
+            raise InvalidInputError(f"output '{name}' holds BYTES, of which none is the largest; ask for it plainly")
         asked[name] = Asked(name, _flag(parameters, "binary_data", binary), classes)
     return tuple(asked.values())
 

@@ -7,7 +7,7 @@ tokenising are imported when such a pipeline is built.
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 import numpy as np
@@ -15,7 +15,12 @@ import numpy as np
 from sampan.contract.errors import InvalidInputError
 from sampan.contract.tensors import DATATYPES, Array, Signature, TensorSpec
 
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
 Preprocess = Callable[[list[Any]], dict[str, Array]]
+
+
+MAX_PIXELS = 89_478_485  # from which Pillow warns of a decompression bomb; 256 MB of RGB
 
 
 class BytesInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,10 +32,10 @@ class BytesInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     extra: ClassVar[str | None] = None
-    head: int = 1024
-    tail: int = 1024
+    head: Natural = 1024
+    tail: Natural = 1024
     padding: int = 256
-    block: int = 4096
+    block: Positive = 4096
     strip: bool = True
 
     def build(self, signature: Signature, folder: Path) -> Preprocess:
@@ -65,8 +70,8 @@ class ImageInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     extra: ClassVar[str | None] = "image"
-    height: int
-    width: int
+    height: Positive
+    width: Positive
     fit: Literal["stretch", "crop", "pad"] = "stretch"
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     color: Literal["RGB", "BGR", "L"] = "RGB"
@@ -91,15 +96,15 @@ class ImageInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
         def pixels(blob: bytes) -> Array:
             try:
-                picture = ImageOps.exif_transpose(Image.open(io.BytesIO(blob)))
+                file = Image.open(io.BytesIO(blob))
+                _check_pixels(file.width * file.height)
+                picture = ImageOps.exif_transpose(file)
                 picture = self._fitted(picture.convert("L" if self.color == "L" else "RGB"), Image, ImageOps)
-            except (
-                UnidentifiedImageError,
-                OSError,
-                ValueError,
-                SyntaxError,
-                Image.DecompressionBombError,
-            ) as error:
+            except Image.DecompressionBombError as error:
+                raise InvalidInputError(
+                    f"the picture has more than {MAX_PIXELS:,} pixels; send a smaller one"
+                ) from error
+            except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
                 raise InvalidInputError("the picture cannot be decoded; send a whole PNG, JPEG or WebP file") from error
             return self._normalised(np.asarray(picture, np.float32))
 
@@ -132,7 +137,7 @@ class TextInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     extra: ClassVar[str | None] = "text"
     tokenizer: str = "tokenizer.json"
-    max_length: int = 512
+    max_length: Positive = 512
 
     def build(self, signature: Signature, folder: Path) -> Preprocess:
         try:
@@ -166,6 +171,13 @@ def _text_part(name: str) -> str:
     if name not in _TEXT_PARTS:
         raise InvalidInputError(f"a text pipeline feeds {', '.join(_TEXT_PARTS)}; the model also takes '{name}'")
     return _TEXT_PARTS[name]
+
+
+def _check_pixels(pixels: int) -> None:
+    if pixels > MAX_PIXELS:
+        raise InvalidInputError(
+            f"the picture has {pixels:,} pixels, over the limit of {MAX_PIXELS:,}; send a smaller one"
+        )
 
 
 def _only_input(signature: Signature) -> TensorSpec:

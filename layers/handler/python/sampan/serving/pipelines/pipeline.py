@@ -73,7 +73,7 @@ def _build(declaration: dict[str, Any], signature: Signature, folder: Path, labe
             raise InvalidInputError(f"the pipeline has an unknown table [{part}]; it has [input] and [output]")
     source, input_kind = _part(declaration, "input", INPUT_KINDS)
     target, output_kind = _part(declaration, "output", OUTPUT_KINDS)
-    names = labels.read_text("utf-8").splitlines() if labels else None
+    names = read_labels(labels) if labels else None
     return Pipeline(
         input_kind,
         source.build(signature, folder),
@@ -82,9 +82,14 @@ def _build(declaration: dict[str, Any], signature: Signature, folder: Path, labe
     )
 
 
+def read_labels(path: Path) -> list[str]:
+    """Labels, one a line; other separators that Unicode has are part of a label."""
+    return path.read_text("utf-8-sig").removesuffix("\n").split("\n")
+
+
 def _part(declaration: dict[str, Any], part: str, kinds: Mapping[str, type[Any]]) -> tuple[Any, str]:
     table = declaration.get(part)
-    if not isinstance(table, dict) or table.get("kind") not in kinds:
+    if not isinstance(table, dict) or str(table.get("kind")) not in kinds:
         raise InvalidInputError(f"the pipeline's [{part}] needs a kind, one of {', '.join(kinds)}")
     options = {key: value for key, value in table.items() if key != "kind"}
     try:
