@@ -63,19 +63,19 @@ def _write_tokenizer(source: Path, target: Path) -> None:
 
 
 def _torch_python(venv: Path) -> Path:
-    """Python of the environment with torch, made when it is not there."""
+    """Python of the environment with torch, made when it is not there.
+
+    Made with pip even where uv is at hand: pip looks into the folders of wheels that it is configured with,
+    which may hold the much smaller CPU build.
+    """
     python = venv / "bin" / "python"
     if (venv / "complete").exists():
         return python
-    say("minilm: installing torch (about 5 GB)")
+    say("minilm: installing torch (up to 5 GB)")
     shutil.rmtree(venv, ignore_errors=True)
-    uv = shutil.which("uv")
-    make = [uv, "venv", "-q", "--python", sys.executable] if uv else [sys.executable, "-m", "venv"]
-    install = [uv, "pip", "install", "-q", "--python"] if uv else []
     try:
-        subprocess.run([*make, str(venv)], check=True)
-        pip = [*install, str(python)] if uv else [str(python), "-m", "pip", "install", "-q"]
-        subprocess.run([*pip, *REQUIREMENTS], check=True)
+        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-qq", *REQUIREMENTS], check=True)
     except subprocess.CalledProcessError as error:
         raise RuntimeError(
             f"torch could not be installed in {venv}; give a Python that has it: --torch-python"

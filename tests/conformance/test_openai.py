@@ -45,5 +45,6 @@ def test_the_sdk(server: Server):
         answer = client.embeddings.create(model="words", input=TEXTS)
         np.testing.assert_allclose([row.embedding for row in answer.data], floats(server.url), rtol=1e-6)
         assert "words" in [model.id for model in client.models.list().data]
-        with pytest.raises(openai.NotFoundError, match="model 'nope' is not here"):
+        with pytest.raises(openai.NotFoundError) as raised:
             client.embeddings.create(model="nope", input=TEXTS)
+        assert str(raised.value.body).startswith("model 'nope' is not here")

@@ -102,7 +102,7 @@ def test_a_source_that_answers_nan_cannot_be_compared():
 
 def test_a_metric_that_does_not_fit_the_outputs_is_refused():
     truth = [{"y": np.ones(3, np.float32)}]
-    with pytest.raises(InvalidInputError, match="cannot look at outputs of this shape"):
+    with pytest.raises(InvalidInputError, match="decoding needs an output"):
         gates.check_applicable(gates.limits(["edit_distance<=0"], Manifest), truth)
 
 

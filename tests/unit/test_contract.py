@@ -1,4 +1,4 @@
-"""The contract: manifests that survive their file, metrics by hand, gates by their grammar, errors by their sentence."""
+"""The contract: manifests that survive their file, metrics by hand, gates by their grammar, errors as sentences."""
 
 import json
 import math

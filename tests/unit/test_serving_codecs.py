@@ -103,6 +103,13 @@ def test_bfloat16_rounds_to_nearest_even(values: np.ndarray):
     assert (back[finite] == reference.astype(np.float32)[finite]).all()
 
 
+def test_data_of_null_is_no_data():
+    """KServe's client sends an empty binary tensor so."""
+    entry = {"name": "x", "datatype": "FP32", "shape": [0], "data": None, "parameters": {"binary_data_size": 0}}
+    request = v2.decode_request(stdlib.dumps({"inputs": [entry]}).encode(), None, signature("FP32", (-1,)))
+    assert request.inputs["x"].shape == (0,)
+
+
 def test_a_raw_body_is_the_one_input():
     its = signature("FP32", (-1, 2))
     request = v2.decode_request(np.arange(6, dtype="<f4").tobytes(), "0", its)

@@ -3,6 +3,7 @@
 import gzip
 import os
 import zlib
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from sampan.serving.http import OCTETS, Request, Response, compressed, decoded_b
 from sampan.serving.settings import LAMBDA_PAYLOAD, Settings, read_settings
 from serving import load_event
 
-PACK = {"gzip": gzip.compress, "deflate": zlib.compress}
+PACK = {"gzip": partial(gzip.compress, mtime=0), "deflate": zlib.compress}
 UNPACK = {"gzip": gzip.decompress, "deflate": zlib.decompress}
 
 
@@ -29,7 +30,7 @@ def request(body: bytes = b"", **headers: str) -> Request:
 
 
 @pytest.mark.parametrize("coding", PACK)
-@pytest.mark.parametrize("body", [b"", b"x", os.urandom(5000), b"a" * 10_000])
+@pytest.mark.parametrize("body", [b"", b"x", bytes(range(256)) * 20, b"a" * 10_000])
 def test_a_body_is_inflated_up_to_the_limit_exactly(coding: str, body: bytes):
     packed = request(PACK[coding](body), content_encoding=coding.upper() + " ")
     assert decoded_body(packed, max(len(body), len(packed.body))) == body
@@ -57,8 +58,8 @@ def test_every_cut_of_a_body_is_refused(coding: str):
     [
         (b"plain", "gzip", InvalidInputError),
         (zlib.compress(b"a"), "gzip", InvalidInputError),
-        (gzip.compress(b"a"), "deflate", InvalidInputError),
-        (gzip.compress(b"a") + b"b", "gzip", InvalidInputError),
+        (gzip.compress(b"a", mtime=0), "deflate", InvalidInputError),
+        (gzip.compress(b"a", mtime=0) + b"b", "gzip", InvalidInputError),
         (b"a", "br", UnsupportedMediaTypeError),
         (b"a", "gzip, gzip", UnsupportedMediaTypeError),
         (b"a" * 101, "identity", PayloadTooLargeError),

@@ -183,6 +183,13 @@ def test_create_handler_serves_what_the_settings_say(zoo: Path):
 # --- openapi ---------------------------------------------------------------------------------------------------
 
 
+def schemas(node: Any) -> list[dict[str, Any]]:
+    """Every object in a document that may be a schema."""
+    if isinstance(node, dict):
+        return [node] + [found for value in node.values() for found in schemas(value)]
+    return [found for value in node for found in schemas(value)] if isinstance(node, list) else []
+
+
 def references(node: Any) -> list[str]:
     if isinstance(node, dict):
         own = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
@@ -197,6 +204,9 @@ def test_openapi_holds_together(served: Served):
         node: Any = document
         for part in reference.removeprefix("#/").split("/"):
             node = node[part]
+    for schema in schemas(document):
+        assert schema.get("prefixItems", [1])
+        assert schema.get("anyOf", [1])
     operations = [op for path in document["paths"].values() for op in path.values()]
     ids = [operation["operationId"] for operation in operations]
     assert len(set(ids)) == len(ids)

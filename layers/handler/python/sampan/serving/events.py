@@ -89,8 +89,8 @@ def source_of(event: Event) -> Source:
     Raises:
         InvalidInputError: none of the kinds that are known here.
     """
-    context = event.get("requestContext") if isinstance(event, Mapping) else None
-    if isinstance(context, Mapping):
+    context = event.get("requestContext") if isinstance(event, dict) else None
+    if isinstance(context, dict):
         if "http" in context:
             return _HTTP
         if "elb" in context:

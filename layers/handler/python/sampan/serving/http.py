@@ -70,8 +70,8 @@ def decoded_body(request: Request, limit: int) -> bytes:
     body = request.body
     if len(body) > limit:
         raise PayloadTooLargeError("request body", len(body), limit)
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding in ("identity", ""):
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding in ("", "identity"):
         return body
     if encoding not in _WINDOW:
         raise UnsupportedMediaTypeError(f"Content-Encoding '{encoding}' is unknown here; use gzip or deflate")
@@ -95,8 +95,10 @@ def compressed(response: Response, request: Request) -> Response:
     A V2 client that wants compression names exactly one coding; general clients list several by habit and
     are served as they are, since compressing tensors costs more time than it saves.
     """
+    if len(response.body) < _COMPRESSED_FROM:
+        return response
     accepted = request.headers.get("accept-encoding", "").strip().lower()
-    if accepted not in _WINDOW or len(response.body) < _COMPRESSED_FROM:
+    if accepted not in _WINDOW:
         return response
     deflater = zlib.compressobj(1, wbits=_WINDOW[accepted])
     body = deflater.compress(response.body) + deflater.flush()

@@ -111,16 +111,19 @@ def _schemas(repository: ModelRepository) -> dict[str, Any]:
 
 
 def _tensor_list(specs: tuple[TensorSpec, ...]) -> dict[str, Any]:
+    if not specs:
+        return {"type": "array", "maxItems": 0}
     return {"type": "array", "items": {"anyOf": [_tensor_schema(spec) for spec in specs]}}
 
 
 def _tensor_schema(spec: TensorSpec) -> dict[str, Any]:
     shape: dict[str, Any] = {
         "type": "array",
-        "prefixItems": [{"type": "integer"} if size < 0 else {"const": size} for size in spec.shape],
         "minItems": len(spec.shape),
         "maxItems": len(spec.shape),
     }
+    if spec.shape:  # JSON Schema has no empty prefixItems
+        shape["prefixItems"] = [{"type": "integer"} if size < 0 else {"const": size} for size in spec.shape]
     items = {"type": [_JSON_KINDS.get(spec.datatype, "number"), "null", "array"]}
     return {
         "type": "object",

@@ -97,7 +97,7 @@ def encode_response(
     if request.id is not None:
         head["id"] = request.id
     text = json.dumps({**head, "outputs": entries})
-    if not any(want.binary for want in asked):
+    if not blobs:
         return InferBody(text)
     return InferBody(b"".join((text, *blobs)), len(text))
 
@@ -175,8 +175,11 @@ def _input(
     datatype = _text(entry, "datatype", where)
     if datatype not in DATATYPES:
         raise InvalidInputError(f"{where} has the unknown datatype '{datatype[:40]}'; V2 has {', '.join(DATATYPES)}")
-    wanted = next((spec.datatype for spec in signature.inputs if spec.name == name), None)
-    if wanted is None:
+    for spec in signature.inputs:
+        if spec.name == name:
+            wanted = spec.datatype
+            break
+    else:
         raise InvalidInputError(f"input '{name[:80]}' is unknown; the model takes {signature.names()}")
     if datatype != wanted:
         raise InvalidInputError(f"{where} must be {wanted}, got {datatype}")
@@ -184,14 +187,14 @@ def _input(
     parameters = _parameters(entry, where)
     if "shared_memory_region" in parameters:
         raise InvalidInputError(f"{where} is in shared memory, which does not reach this server; send the data")
-    size = parameters.get("binary_data_size")
+    size, data = parameters.get("binary_data_size"), entry.get("data")
     if size is None:
-        if "data" not in entry:
+        if data is None:
             raise InvalidInputError(f"{where} has no 'data' and no 'binary_data_size'")
-        return name, _shaped(json.tensor(entry["data"], datatype, f"'data' of {where}"), shape, where), 0
+        return name, _shaped(json.tensor(data, datatype, f"'data' of {where}"), shape, where), 0
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(blobs):
         raise InvalidInputError(f"{where} says binary_data_size {size}, but {len(blobs):,} bytes are there")
-    if "data" in entry:
+    if data is not None:
         raise InvalidInputError(f"{where} has both 'data' and 'binary_data_size'")
     return name, decode_tensor(name, datatype, shape, blobs[:size]), size
 
@@ -219,9 +222,11 @@ def _dimensions(node: Any, where: str) -> tuple[int, ...]:
 
 
 def _outputs(node: Any, binary: bool, signature: Signature) -> tuple[Asked, ...]:
+    if node is None:
+        return ()
     known = {spec.name: spec.datatype for spec in signature.outputs}
     asked: dict[str, Asked] = {}
-    for number, item in enumerate(json.sequence(node, "'outputs'") if node is not None else ()):
+    for number, item in enumerate(json.sequence(node, "'outputs'")):
         entry = json.mapping(item, f"outputs[{number}]")
         name = _text(entry, "name", f"outputs[{number}]")
         if name not in known:
