@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pybase64
+
 from report import machine, summary
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from client import HOST, Call, post
 from workloads import Workload, raw, right, rows, upload, v2, v2_binary
 

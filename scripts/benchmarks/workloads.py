@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-from client import Call
 from onnx import helper
+
+from client import Call
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
 import models

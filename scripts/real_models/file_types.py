@@ -7,8 +7,9 @@ from itertools import chain, zip_longest
 from pathlib import Path
 
 import numpy as np
-from folder import Tools, member, save_samples
 from numpy.typing import NDArray
+
+from folder import Tools, member, save_samples
 
 SIDE, BLOCK, PADDING, LEAST = 1024, 4096, 256, 8
 SAMPLES = 200

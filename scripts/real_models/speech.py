@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from folder import Tools, member, save_samples, say
 from numpy.typing import NDArray
+
+from folder import Tools, member, save_samples, say
 
 RATE, CHUNK, CONTEXT = 16_000, 512, 64
 CHUNKS = 224

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from folder import Tools, member, save_samples
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from folder import Tools, member, save_samples
 
 FILES = {
     "cls": "ch_ppocr_mobile_v2.0_cls_infer.onnx",
