@@ -1,12 +1,14 @@
 """`sampan serve`: the store behind HTTP, on the very path that Lambda runs."""
 
 import sys
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sampan.cli.output import say
+
+if TYPE_CHECKING:
+    from sampan.serving.http import Observer
 
 _EPILOG = """\b
 Examples:
@@ -97,17 +99,10 @@ def served_folders(store: Any, refs: tuple[str, ...]) -> list[str]:
 def _app(
     folders: list[str], mode: str, event: str, threads: int, concurrency: int, timeout: float, log: str
 ) -> tuple[Any, list[str]]:
-    from sampan.local.log import LineObserver, QuietObserver
     from sampan.serving.handler import create_handler
-    from sampan.serving.observe import LambdaObserver, Observer
     from sampan.serving.settings import Settings
 
-    observers: dict[str, Callable[[], Observer]] = {
-        "line": LineObserver,
-        "none": QuietObserver,
-        "json": lambda: LambdaObserver("sampan", sys.stderr),
-    }
-    observer = observers[log]()
+    observer = _observer(log)
     handler = create_handler(Settings(models=tuple(folders), threads=threads), observer)
     names = [model.name for model in handler.api.plane.repository.live()]
     if mode == "asgi":
@@ -117,3 +112,13 @@ def _app(
     from sampan.local.gateway import Gateway, Limits
 
     return Gateway(handler, event, concurrency, Limits(timeout=timeout)), names
+
+
+def _observer(log: str) -> "Observer":
+    if log == "json":
+        from sampan.serving.observe import LambdaObserver
+
+        return LambdaObserver("sampan", sys.stderr)
+    from sampan.local.log import LineObserver, QuietObserver
+
+    return LineObserver() if log == "line" else QuietObserver()

@@ -17,8 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse
 
 from sampan.contract import VERSION
 from sampan.contract.errors import MethodNotAllowedError, PayloadTooLargeError, SampanError
-from sampan.serving.http import Request, Response, error_response
-from sampan.serving.observe import Observer
+from sampan.serving.http import Observer, Request, Response, error_response
 from sampan.serving.openapi import describe
 from sampan.serving.playground import page
 from sampan.serving.routes import ROUTES, Api

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sampan.contract.errors import InvalidInputError, PayloadTooLargeError, SampanError
 from sampan.serving.dataplane import DataPlane
 from sampan.serving.events import UNKNOWN, Event, Result, source_of
-from sampan.serving.http import JSON, Request, Response, error_response
-from sampan.serving.observe import LambdaObserver, Observer
+from sampan.serving.http import JSON, Observer, Request, Response, error_response
 from sampan.serving.repository import ModelRepository, load
 from sampan.serving.routes import Api
 from sampan.serving.settings import Settings, read_settings
@@ -91,9 +90,15 @@ def create_handler(settings: Settings | None = None, observer: Observer | None =
     """
     chosen = settings or read_settings()
     repository = load(chosen.models, threads=chosen.threads, default=chosen.default, golden=chosen.golden_check)
-    handler = LambdaHandler(repository, chosen, observer or LambdaObserver(chosen.service))
+    handler = LambdaHandler(repository, chosen, observer or _lambda_observer(chosen.service))
     gc.freeze()  # what start-up made lives for good: a collection need not walk it
     return handler
+
+
+def _lambda_observer(service: str) -> Observer:
+    from sampan.serving.observe import LambdaObserver  # powertools: not for a server that logs its own way
+
+    return LambdaObserver(service)
 
 
 def traced(handler: Callable[[Event, Any], Result], settings: Settings) -> Callable[[Event, Any], Result]:

@@ -5,6 +5,7 @@ Adaptors turn events into `Request` and `Response` back into events; routes know
 
 import zlib
 from collections.abc import Mapping
+from typing import Any, Protocol
 
 import msgspec
 import orjson
@@ -41,6 +42,14 @@ class Response(msgspec.Struct, frozen=True):
     content_type: str = JSON
     headers: Mapping[str, str] = {}
     labels: Mapping[str, object] = {}
+
+
+class Observer(Protocol):
+    """Hears of every request, and of errors that are ours to mend."""
+
+    def served(self, request: Request, response: Response, start: float, context: Any) -> None: ...
+
+    def failed(self, request: Request, error: BaseException) -> None: ...
 
 
 def error_response(error: BaseException) -> Response:

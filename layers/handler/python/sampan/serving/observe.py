@@ -10,7 +10,7 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedd
 import sys
 import time
 from functools import lru_cache
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 import orjson
 from aws_lambda_powertools import Logger
@@ -27,14 +27,6 @@ _METRICS = (
     ("Errors", MetricUnit.Count),
     ("ColdStarts", MetricUnit.Count),
 )
-
-
-class Observer(Protocol):
-    """Hears of every request, and of errors that are ours to mend."""
-
-    def served(self, request: Request, response: Response, start: float, context: Any) -> None: ...
-
-    def failed(self, request: Request, error: BaseException) -> None: ...
 
 
 class LambdaObserver:

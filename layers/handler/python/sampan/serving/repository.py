@@ -16,6 +16,7 @@ from sampan.serving.pipelines import Pipeline, build_pipeline
 from sampan.serving.session import OnnxSession, Session
 
 MANIFEST = "manifest.json"
+_SHOWN = 20  # models that a sentence names
 
 
 class ServedModel:
@@ -108,7 +109,9 @@ class ModelRepository:
         return all(model.ready for model in self.live())
 
     def _names(self) -> str:
-        return ", ".join(f"'{name}'" for name in self._models) or "none"
+        shown = [f"'{name}'" for name in self._models][:_SHOWN]
+        more = len(self._models) - len(shown)
+        return (", ".join(shown) or "none") + (f" and {more} more" if more else "")
 
 
 def load(folders: Iterable[str | Path], *, threads: int = 0, default: str = "", golden: int = 0) -> ModelRepository:
