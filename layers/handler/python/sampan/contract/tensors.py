@@ -137,10 +137,11 @@ def bfloat16_values(bits: Array) -> NDArray[np.float32]:
 
 def bfloat16_bits(values: Array) -> NDArray[np.uint16]:
     """Float values as BF16 bit patterns (uint16) of the same shape, rounded to nearest even."""
-    wide = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    with np.errstate(over="ignore"):
+        single = np.ascontiguousarray(values, np.float32)
+    wide = single.view(np.uint32)
     rounded = ((wide + 0x7FFF + ((wide >> 16) & 1)) >> 16).astype(np.uint16)
-    nan = np.isnan(np.asarray(values, np.float32))
-    return np.where(nan, np.uint16(0x7FC0), rounded).astype(np.uint16).reshape(np.shape(values))
+    return np.where(np.isnan(single), np.uint16(0x7FC0), rounded).astype(np.uint16).reshape(np.shape(values))
 
 
 def numeric(array: Array, datatype: str) -> NDArray[np.float64]:

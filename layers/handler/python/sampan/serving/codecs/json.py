@@ -23,7 +23,6 @@ MAX_RANK = 32  # of numpy 1; numpy 2 has 64
 _EXACT = 2**53  # integers from it on are not exact as float64
 _ROW = 128  # bytes; where arrays are shorter on average, looking at each costs more than simdjson saves
 _MEMBERS = 64  # simdjson finds a member by walking; an object with more of them becomes a dict at once
-_COMMA, _DIGITS = ord(","), b"0123456789"
 _FLAT = {"FP32": "f", "FP64": "d"}  # a flat list becomes an `array.array` in a third of numpy's time
 _BUFFERS: dict[str, tuple[str, type[np.generic]]] = {
     "d": ("d", np.float64),
@@ -74,23 +73,22 @@ def _parse_large(body: bytes) -> Any:
 
 def _needs_values(body: bytes) -> bool:
     """Whether simdjson would take more (a byte order mark, `[1, [2]]` as two numbers) or need more time."""
-    if body.startswith(b"\xef\xbb\xbf") or body.count(b"[") * _ROW > len(body):
+    before = body.split(b"[")
+    if body.startswith(b"\xef\xbb\xbf") or len(before) * _ROW > len(body):
         return True
-    bracket = body.find(b"[")
-    while bracket >= 0:
-        comma = _before(body, bracket)
-        if body[comma] == _COMMA and body[_before(body, comma)] in _DIGITS:
-            return True
-        bracket = body.find(b"[", bracket + 1)
+    return any(map(_ends_in_a_number, before[:-1]))
+
+
+def _ends_in_a_number(text: bytes) -> bool:
+    """Whether a number and a comma stand at the end, so that the array behind them has numbers for siblings."""
+    for end in (text[-64:], text):  # the whole only where the end is white space
+        stripped = end.rstrip()
+        if stripped and not stripped.endswith(b","):
+            return False
+        before = stripped[:-1].rstrip()
+        if before:
+            return before[-1:].isdigit()
     return False
-
-
-def _before(body: bytes, position: int) -> int:
-    """Position of the last byte before another that is no white space, 0 at the least."""
-    position -= 1
-    while position > 0 and body[position] in b" \t\r\n":
-        position -= 1
-    return max(0, position)
 
 
 def mapping(node: Any, where: str) -> dict[str, Any]:
@@ -189,13 +187,22 @@ def _shape(node: Any, where: str, rank: int = 1) -> tuple[int, ...]:
     """Shape of a nesting of arrays; every row is looked at."""
     _check_rank(rank, where)
     size = len(node)
-    first = node[0] if size else None
-    if not isinstance(first, simdjson.Array):
+    if not size or not isinstance(node[0], simdjson.Array):
         return (size,)
-    inner = {_shape(row, where, rank + 1) if isinstance(row, simdjson.Array) else None for row in node}
-    if len(inner) != 1 or None in inner:
+    rows: set[Any] = {_row(row, where, rank + 1) for row in node}
+    if len(rows) != 1 or None in rows:
         raise InvalidInputError(f"{where} is ragged: rows differ in length")
-    return (size, *(inner.pop() or ()))
+    return (size, *rows.pop())
+
+
+def _row(node: Any, where: str, rank: int) -> tuple[int, ...] | None:
+    """Shape of a row, None for what is no array; most rows hold values, and those are done with here."""
+    if not isinstance(node, simdjson.Array):
+        return None
+    size = len(node)
+    if size and isinstance(node[0], simdjson.Array):
+        return _shape(node, where, rank)
+    return (size,)
 
 
 def _cast(array: Array, datatype: str, where: str) -> Array:
