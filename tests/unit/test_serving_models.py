@@ -12,10 +12,11 @@ import pytest
 
 import models
 from sampan.contract.errors import ModelError, NotFoundError
+from sampan.serving import load
 from sampan.serving.handler import LambdaHandler, create_handler
 from sampan.serving.observe import LambdaObserver
 from sampan.serving.openapi import describe
-from sampan.serving.repository import ModelRepository, ServedModel, find_versions, load, prove
+from sampan.serving.repository import ModelRepository, ServedModel, find_versions, prove
 from sampan.serving.settings import Settings
 from sampan.store import LocalStore, open_store
 from sampan.store.add import add_model
@@ -49,6 +50,14 @@ def test_of_a_tree_the_highest_version_is_live(zoo: Path):
     assert load([zoo / "linear"]).get("linear").version == "2"
     assert [folder.name for folder in find_versions(zoo / "linear")] == ["2", "1"]
     assert len(list(load([zoo]).live())) == len(open_store(str(zoo)).names())
+
+
+def test_a_program_loads_and_asks(zoo: Path):
+    model = load([zoo / "linear"]).get("linear")
+    x = np.ones((2, model.signature.inputs[0].shape[1]), np.float32)
+    outputs = model.infer({"x": x})
+    assert outputs["y"].shape[0] == 2
+    np.testing.assert_allclose(outputs["y"][0], outputs["y"][1])
 
 
 def test_what_is_not_there_says_what_is(zoo: Path):
