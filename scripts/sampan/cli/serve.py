@@ -74,6 +74,9 @@ def command(
             run(app, listener)
         except KeyboardInterrupt:
             say("Stopped.")
+        finally:
+            if mode == "lambda":
+                app.close()
 
 
 def served_folders(store: Any, refs: tuple[str, ...]) -> list[str]:

@@ -105,15 +105,16 @@ class Gateway:
             raise GatewayTimeoutError(self._limits.timeout) from error
 
     def _timed(self, event: dict[str, Any], kind: tuple[str, int]) -> dict[str, Any]:
+        """Call the handler; how long a request takes is learned from those that are answered, not refused."""
         start = time.perf_counter()
         try:
-            return self._handler(event, invocation(self._limits.timeout))
+            result = self._handler(event, invocation(self._limits.timeout))
         except Exception as error:  # whatever it is, API Gateway answers 502 and goes on
             traceback.print_exception(error)
             raise FunctionFailedError("the function failed; its log has the details") from error
-        finally:
-            if kind in self._seconds or len(self._seconds) < _REMEMBERED:
-                self._seconds[kind] = time.perf_counter() - start
+        if result["statusCode"] < 400 and (kind in self._seconds or len(self._seconds) < _REMEMBERED):
+            self._seconds[kind] = time.perf_counter() - start
+        return result
 
 
 class FunctionFailedError(SampanError):
