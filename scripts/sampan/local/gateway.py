@@ -20,6 +20,7 @@ import pybase64
 from sampan.contract.errors import PayloadTooLargeError, SampanError
 from sampan.local.requests import EVENT_MAKERS, HttpRequest, invocation
 from sampan.serving.http import error_response
+from sampan.serving.pace import Kind, Pace
 from sampan.serving.settings import LAMBDA_PAYLOAD
 
 Handler = Callable[[Any, Any], dict[str, Any]]
@@ -28,8 +29,6 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 GATEWAY_PAYLOAD = 10 * 1024 * 1024
-_QUICK = 0.002  # seconds; what answered faster last time is not worth a thread
-_REMEMBERED = 1024  # kinds of request whose time is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +57,12 @@ class Gateway:
         self._make_event = EVENT_MAKERS[kind]
         self._pool = ThreadPoolExecutor(concurrency or 2 * (os.cpu_count() or 1), thread_name_prefix="function")
         self._limits = limits or Limits()
-        self._seconds: dict[tuple[str, int], float] = {}
+        self._pace = Pace()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         try:
-            body = await self._read(scope, receive)
-            result = await self._invoke(_http_request(scope, body))
+            result = await self._invoke(_http_request(scope, await self._read(scope, receive)))
         except SampanError as error:
             await _send_error(send, error)
             return
@@ -91,29 +89,28 @@ class Gateway:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def _invoke(self, request: HttpRequest) -> dict[str, Any]:
-        event = self._make_event(request)
-        size = len(event["body"] or "") + request.header_bytes()
-        if size > self._limits.payload:
-            raise PayloadTooLargeError("event for the function", size, self._limits.payload)
-        kind = (request.path, len(request.body).bit_length())
-        if self._seconds.get(kind, 1.0) < _QUICK:
-            return self._timed(event, kind)
-        work = asyncio.get_running_loop().run_in_executor(self._pool, self._timed, event, kind)
+        kind = self._pace.kind(request.path, request.body)
+        if self._pace.quick(kind):
+            return self._call(request, kind)
+        work = asyncio.get_running_loop().run_in_executor(self._pool, self._call, request, kind)
+        del request  # a body that waits for a thread is held once
         try:
             return await asyncio.wait_for(work, self._limits.timeout)
         except TimeoutError as error:
             raise GatewayTimeoutError(self._limits.timeout) from error
 
-    def _timed(self, event: dict[str, Any], kind: tuple[str, int]) -> dict[str, Any]:
-        """Call the handler; how long a request takes is learned from those that are answered, not refused."""
+    def _call(self, request: HttpRequest, kind: Kind) -> dict[str, Any]:
+        event = self._make_event(request)
+        size = len(event["body"] or "") + request.header_bytes()
+        if size > self._limits.payload:
+            raise PayloadTooLargeError("event for the function", size, self._limits.payload)
         start = time.perf_counter()
         try:
             result = self._handler(event, invocation(self._limits.timeout))
         except Exception as error:  # whatever it is, API Gateway answers 502 and goes on
             traceback.print_exception(error)
             raise FunctionFailedError("the function failed; its log has the details") from error
-        if result["statusCode"] < 400 and (kind in self._seconds or len(self._seconds) < _REMEMBERED):
-            self._seconds[kind] = time.perf_counter() - start
+        self._pace.learn(kind, start, result["statusCode"])
         return result
 
 

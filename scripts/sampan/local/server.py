@@ -11,7 +11,7 @@ import uvicorn
 from sampan.contract.errors import SampanError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
-_KEPT = 32 * 1024 * 1024  # bytes; the most that glibc takes for M_MMAP_THRESHOLD
+_KEPT = 8 * 1024 * 1024  # bytes: a few bodies of the size that the limits allow
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -19,6 +19,7 @@ from sampan.contract import VERSION
 from sampan.contract.errors import MethodNotAllowedError, PayloadTooLargeError, SampanError
 from sampan.serving.http import Observer, Request, Response, error_response
 from sampan.serving.openapi import describe
+from sampan.serving.pace import Pace
 from sampan.serving.playground import page
 from sampan.serving.routes import ROUTES, Api
 
@@ -31,12 +32,17 @@ def create_app(api: Api, observer: Observer | None = None) -> FastAPI:
         title="Sampan", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
     )
 
+    pace = Pace()
+
     async def answer(http: HttpRequest) -> HttpResponse:
         start = time.perf_counter()
         request = Request(http.method, http.scope["path"], dict(http.headers))
         try:
             request = msgspec.structs.replace(request, body=await _read(http, api.max_payload))
-            response = await run_in_threadpool(api.answer, request)
+            kind, begin = pace.kind(request.path, request.body), time.perf_counter()
+            quick = pace.quick(kind)
+            response = api.answer(request) if quick else await run_in_threadpool(api.answer, request)
+            pace.learn(kind, begin, response.status)
         except SampanError as error:
             response = error_response(error)
         if observer is not None:
