@@ -127,7 +127,6 @@ def _fastapi(model: ServedModel) -> Callable[[Any, Any], dict[str, Any]]:
         answer = {"model_name": name, "outputs": [{"name": "y", "data": output.reshape(-1)}]}
         return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
 
-    infer.__globals__["Request"] = Request
     asyncio.set_event_loop(asyncio.new_event_loop())
     handler: Callable[[Any, Any], dict[str, Any]] = Mangum(app, lifespan="off")
     return handler

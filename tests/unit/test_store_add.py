@@ -62,8 +62,8 @@ def test_other_labels_make_another_version(store: LocalStore, linear: Path, tmp_
     add_model(store, linear)
     added = add_model(store, linear, labels=labels)
     assert added.version.ref == "linear:2"
-    assert added.version.labels_path is not None
-    assert added.version.labels_path.read_text() == "a\nb\nc\n"
+    assert added.version.manifest.labels == "labels.txt"
+    assert (added.version.folder / "labels.txt").read_text() == "a\nb\nc\n"
 
 
 def test_generated_samples_are_the_same_for_the_same_seed(store: LocalStore, linear: Path):

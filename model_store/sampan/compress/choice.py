@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 from sampan.compress.report import Candidate
 
-OBJECTIVES = ("size", "latency", "cost")
 ALIKE = 1.02
 SURELY = 0.95
 COUNTED = ("stored", "computed")  # what passes say of the weights they changed

@@ -42,7 +42,7 @@ def check_applicable(gates: Sequence[Gate], truth: Sequence[Tensors]) -> None:
     for gate in gates:
         try:
             value = measure(gate.metric, truth, truth, gate.output).value
-        except (ValueError, TypeError, IndexError) as error:
+        except (ValueError, TypeError) as error:
             raise InvalidInputError(
                 f"gate '{gate}' cannot look at outputs of this shape; choose another metric"
             ) from error

@@ -51,10 +51,6 @@ class Version:
     def model_path(self) -> Path:
         return self.folder / self.manifest.model
 
-    @property
-    def labels_path(self) -> Path | None:
-        return self.folder / self.manifest.labels if self.manifest.labels else None
-
     def golden(self) -> "list[Sample]":
         """The golden samples.
 

@@ -3,9 +3,10 @@
     event → Request → Api → Response → result          hot lane: inference, health, metadata
     event → Mangum → FastAPI → result                   cold lane: OpenAPI, reference, playground
 
-FastAPI and Mangum cost more than numpy and onnxruntime together to import, and ten times a request's own work:
-they are imported when a cold path is first asked. The sessions open at import of the function, since
-Lambda's init phase has a full CPU; an ASGI lifespan would run at every call.
+FastAPI and Mangum cost more than numpy and onnxruntime together to import, and a request through them takes
+several times as long (`scripts/bench imports`, `scripts/bench request`): they are imported when a cold path is
+first asked. The sessions open at import of the function, since Lambda's init phase has a full CPU; an ASGI
+lifespan would run at every call.
 """
 
 import gc
@@ -24,7 +25,7 @@ from sampan.serving.settings import Settings, read_settings
 if TYPE_CHECKING:
     from sampan.serving.cold import ColdLane
 
-COLD_PATHS = frozenset(("/", "/docs", "/openapi.json", "/favicon.ico"))
+COLD_PATHS = frozenset(("/", "/docs", "/openapi.json"))
 _ENVELOPE = 1024  # bytes of a result that are not its body
 
 
