@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -88,9 +89,12 @@ def test_ctrl_c_leaves_the_store_as_it_was(store, tmp_path):
     before = contents(store)
     words = command(store, "compress", "classifier", "--fast")
     process = subprocess.Popen(
-        words, env={**os.environ, "TMPDIR": str(place)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        words,
+        env={**os.environ, "TMPDIR": str(place), "HOME": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
-    while process.poll() is None and not list(place.glob("sampan-compress-*/pass-0")):
+    while process.poll() is None and not list(place.glob("sampan-compress-*/pass-*")):
         pass
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
@@ -99,6 +103,40 @@ def test_ctrl_c_leaves_the_store_as_it_was(store, tmp_path):
     assert b"Traceback" not in err
     assert contents(store) == before
     assert list(place.glob("sampan-compress-*")) == []
+
+
+def journals(home: Path) -> list[dict]:
+    """The whole lines of a search that was interrupted."""
+    texts = [path.read_text() for path in home.glob(".cache/sampan/compress/search-*.jsonl")]
+    return [json.loads(line) for text in texts for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def test_ctrl_c_then_the_same_again_goes_on_where_it_stopped(store, tmp_path):
+    """Interrupted once the first candidate is in the journal: its figures are those of the second run's report."""
+    home = tmp_path / "home"
+    home.mkdir()
+    words = command(store, "compress", "classifier", "--fast", "--gate", "cosine>=0.99", "--report", tmp_path / "out")
+    environment = {**os.environ, "HOME": str(home)}
+    before = contents(store)
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while process.poll() is None and not journals(home):
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, b"")
+    assert b"Traceback" not in err
+    assert contents(store) == before
+    noted = journals(home)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=110, check=False)
+    assert (done.returncode, done.stdout) == (0, "classifier:2\n")
+    candidates = {
+        item["recipe"]: item for item in json.loads((tmp_path / "out" / "report.json").read_text())["candidates"]
+    }
+    assert len(candidates) > len(noted) >= 1
+    for line in noted:
+        assert candidates[line["candidate"]["recipe"]]["latency"] == line["candidate"]["latency"]
+    assert journals(home) == []
 
 
 def test_help_loads_nothing_heavy():

@@ -125,7 +125,7 @@ def test_a_classifier_has_the_agreement_gate():
 
 
 def test_recipes_are_chosen_by_name():
-    assert [recipe.name for recipe in choose(["fp16-weights", "optimize"], fast=False)] == ["fp16-weights", "optimize"]
-    assert all(recipe.instead_of is None for recipe in choose([], fast=True))
+    assert [recipe.name for recipe in choose(["fp16-weights", "optimize"])] == ["fp16-weights", "optimize"]
+    assert choose(["dynamic-int8-mixed"])[0].instead_of is None
     with pytest.raises(InvalidInputError, match="there is no recipe 'zip'; choose of optimize"):
-        choose(["zip"], fast=False)
+        choose(["zip"])

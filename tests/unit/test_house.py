@@ -15,7 +15,7 @@ FILES = sorted(file for root in ROOTS for file in (root / "sampan").rglob("*.py"
 
 # What of ours each part may import; `cli` and `local` may import everything, and nothing but `cli` imports `cli`.
 EVERYTHING = frozenset(
-    ("contract", "serving", "store", "convert", "compress", "packaging", "placement", "local", "stacks")
+    ("contract", "serving", "store", "convert", "compress", "distill", "packaging", "placement", "local", "stacks")
 )
 MAY_IMPORT = {
     "contract": frozenset(),
@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "convert": frozenset(("contract", "serving", "store")),
     "store": frozenset(("contract", "serving", "convert")),
     "compress": frozenset(("contract", "serving", "store")),
+    "distill": frozenset(("contract", "serving", "store", "compress")),
     "packaging": frozenset(("contract", "serving", "store")),
     "placement": frozenset(("contract", "serving", "store")),
     "stacks": frozenset(("contract",)),

@@ -2,7 +2,8 @@
 
 * ``size``: the smallest, if it is smaller by 2 % at least. Of those within 2 % of it, one that is surely faster
   (by 5 % beyond both intervals) is preferred.
-* ``latency``: the lowest median ratio, if the whole confidence interval is below 1.
+* ``latency``: the lowest median ratio, if the whole confidence interval is below 1. Of those within 5 % of it,
+  the smallest.
 * ``cost``: the lowest latency ratio times peak-memory ratio (what a function bills: time times memory), if it
   is below 1 at the upper end of the latency's interval.
 
@@ -15,6 +16,7 @@ from sampan.compress.report import Candidate
 
 ALIKE = 1.02
 SURELY = 0.95
+AS_FAST = 1.05
 COUNTED = ("stored", "computed")  # what passes say of the weights they changed
 
 
@@ -42,8 +44,13 @@ def best(candidates: Sequence[Candidate], objective: str) -> Candidate | None:
     """The winner, or None."""
     able = [candidate for candidate in candidates if candidate.holds and better(candidate, objective)]
     ranked = sorted(able, key=lambda candidate: score(candidate, objective))
-    if not ranked or objective != "size":
+    if not ranked or objective == "cost":
         return ranked[0] if ranked else None
+    if objective == "latency":
+        alike = [
+            candidate for candidate in ranked if score(candidate, "latency") <= AS_FAST * score(ranked[0], "latency")
+        ]
+        return min(alike, key=lambda candidate: score(candidate, "size"))
     alike = [candidate for candidate in ranked if score(candidate, "size") <= ALIKE * score(ranked[0], "size")]
     chosen = alike[0]
     for candidate in alike[1:]:

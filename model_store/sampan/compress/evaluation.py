@@ -14,8 +14,11 @@ from sampan.contract.tensors import Tensors
 from sampan.serving.golden import Sample
 from sampan.serving.session import OnnxSession
 from sampan.store import Store, Version
-from sampan.store.record import record
+from sampan.store.record import fitting, record
 from sampan.store.samples import read_samples
+
+CALIBRATION = 32  # samples at most
+MAX_BYTES = 1_000_000_000  # of samples to measure on; a version keeps fewer of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,22 @@ class Evaluation:
     samples: list[Sample]
     golden: Golden
     notes: list[str]
+
+    @property
+    def given(self) -> bool:
+        """Whether the samples are real ones."""
+        return self.golden.source == "given"
+
+    @property
+    def calibration(self) -> list[Sample]:
+        """Every second sample, for passes that look at activations."""
+        return self.samples[::2][:CALIBRATION]
+
+    @property
+    def held_out(self) -> list[int]:
+        """Indices of the samples that are not for calibration; none of a single sample."""
+        seen = set(range(0, len(self.samples), 2)[:CALIBRATION])
+        return [index for index in range(len(self.samples)) if index not in seen]
 
     @property
     def truth(self) -> list[Tensors]:
@@ -47,7 +66,7 @@ def evaluate_on(store: Store, source: Version, given: Path | None) -> Evaluation
     root = root_of(store, source)
     session = OnnxSession(root.model_path, threads=1, config=root.manifest.needs.session)
     read = read_samples(given, session.signature)
-    recording = record(session, read.samples)
+    recording = record(session, read.samples, MAX_BYTES)
     return Evaluation(recording.samples, as_given(golden, len(recording.samples)), recording.notes)
 
 
@@ -62,11 +81,15 @@ def root_of(store: Store, version: Version) -> Version:
 
 
 def recorded(samples: Sequence[Sample], answers: Sequence[Tensors]) -> list[Sample]:
-    """Golden samples of the new version: its own answers, the truth as reference."""
-    pairs = zip(samples, answers, strict=True)
+    """Golden samples of the new version: its own answers, the truth as reference; as many as a version may have."""
+    chosen = fitting(len(samples), samples[0])
     return [
-        replace(sample, outputs={name: answer[name] for name in sample.outputs}, reference=sample.outputs)
-        for sample, answer in pairs
+        replace(
+            samples[index],
+            outputs={name: answers[index][name] for name in samples[index].outputs},
+            reference=samples[index].outputs,
+        )
+        for index in chosen
     ]
 
 

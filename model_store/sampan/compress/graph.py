@@ -11,6 +11,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from sampan.serving.packed import is_packed, unpack
+
 Item = TypeVar("Item")
 SCALES = (".scale", "_scale")  # as our passes and onnxruntime.quantization name them
 EXTERNAL_DATA_FROM = 1_900_000_000  # protobuf refuses messages of 2 GB
@@ -30,7 +32,15 @@ class Weight:
 
 
 def load(path: Path) -> onnx.ModelProto:
-    return onnx.load_model(str(path))
+    """Read a model. Shape hints of initialisers go: a pass that changes a weight would leave them wrong."""
+    model = onnx.load_model_from_string(unpack(path)) if is_packed(path) else onnx.load_model(str(path))
+    for graph in graphs(model.graph):
+        weights = {tensor.name for tensor in graph.initializer}
+        hints = [entry for entry in graph.value_info if entry.name not in weights]
+        if len(hints) < len(graph.value_info):
+            del graph.value_info[:]
+            graph.value_info.extend(hints)
+    return model
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
@@ -69,6 +79,34 @@ def weights(model: onnx.ModelProto, at_least: int) -> list[Weight]:
         if tensor.name in readers and _is_weight(graph, tensor, at_least)
     ]
     return sorted(found, key=lambda weight: order[weight.tensor.name])
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A node with a weight: known by the weight's name, which passes leave as it is."""
+
+    name: str
+    node: onnx.NodeProto
+    size: int  # values in the weight
+
+
+def layers(model: onnx.ModelProto, operators: Sequence[str]) -> list[Layer]:
+    """Nodes of these operators whose second input is a float32 initialiser; each gets a name if it has none."""
+    constant = {weight.tensor.name: weight.tensor for weight in weights(model, 1) if weight.graph is model.graph}
+    found = [node for node in model.graph.node if node.op_type in operators and len(node.input) > 1]
+    found = [node for node in found if node.input[1] in constant]
+    taken = {node.name for node in model.graph.node}
+    for index, node in enumerate(found):
+        if not node.name or sum(other.name == node.name for other in found) > 1:
+            node.name = next(name for name in (f"layer.{index}", f"sampan.layer.{index}") if name not in taken)
+    return [Layer(node.input[1], node, int(np.prod(constant[node.input[1]].dims))) for node in found]
+
+
+def readers(model: onnx.ModelProto, at_least: int = 512) -> list[Layer]:
+    """Every float32 weight of `at_least` values, wherever it is, with the node that reads it first."""
+    nodes = {name: node for graph in graphs(model.graph) for node in reversed(graph.node) for name in node.input}
+    found = weights(model, at_least)
+    return [Layer(weight.tensor.name, nodes[weight.tensor.name], int(np.prod(weight.tensor.dims))) for weight in found]
 
 
 def replace(weight: Weight, stored: dict[str, NDArray[np.generic]], node: onnx.NodeProto) -> None:

@@ -1,8 +1,10 @@
 """Measurements, made inside a worker process on one thread.
 
-Latency is paired and interleaved: every sample runs through source and candidate one right after the other,
-in turning order, so that a busy machine slows both. A round is one pass over the samples and gives one ratio;
-the median of the rounds' ratios has a bootstrap interval (Efron & Tibshirani 1993, chapter 13).
+Latency is the processor time of the thread that computes: what a quiet machine's clock would show, without the
+waits that others cause on a busy one. It is paired and interleaved: every sample runs through source and
+candidate one right after the other, in turning order, so that caches and frequency touch both alike. A round
+is one pass over the samples and gives one ratio; the median of the rounds' ratios has a bootstrap interval
+(Efron & Tibshirani 1993, chapter 13).
 """
 
 import sys
@@ -81,7 +83,7 @@ def _round(source: Session, candidate: Session, inputs: Sequence[Tensors], turn:
         order = (0, 1) if (turn + index) % 2 == 0 else (1, 0)
         for which in order:
             session = (source, candidate)[which]
-            start = time.perf_counter()
+            start = time.thread_time()
             session.run(sample)
-            total[which] += time.perf_counter() - start
+            total[which] += time.thread_time() - start
     return total[0], total[1]

@@ -17,11 +17,42 @@ SCHEMA = 1
 TOOLS = ("onnxruntime", "onnx", "numpy")
 
 
+class Sensitivity(msgspec.Struct, frozen=True, kw_only=True):
+    """What one layer alone costs at a precision, such as "static-int8", "int8-weights" or "int4".
+
+    `parameters` counts the values in its weights. `error` is the relative error at the outputs; `latency` is
+    the ratio to the source with the layer's group alone changed, None when that was not measured.
+    """
+
+    layer: str
+    operator: str
+    parameters: int
+    precision: str
+    error: float
+    latency: float | None = None
+
+
+class Distribution(msgspec.Struct, frozen=True, kw_only=True):
+    """How far one output is off: |difference| over the root mean square of the truth, as `distributions` counts.
+
+    `edges` are log10 of that ratio, ascending, one more than `counts`; `p50`, `p99` and `worst` are the ratio.
+    """
+
+    output: str
+    edges: list[float]
+    counts: list[int]
+    p50: float
+    p99: float
+    worst: float
+
+
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """One recipe's model as it was measured, or `error`: why there is none.
 
     Sizes in bytes, of the whole artefact; ratios are candidate over source. `same_as` names the earlier
-    candidate (or the source) with the very same model; then nothing was measured.
+    candidate (or the source) with the very same model; then nothing was measured. `operators` counts the nodes
+    by operator, `layers` maps a layer to its precision, `errors` has a distribution per float output, `guard`
+    is what another CPU answered, `seconds` what building and measuring took.
     """
 
     recipe: str
@@ -39,6 +70,11 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float] = {}
     holds: bool = False
     verdict: str = ""
+    operators: dict[str, int] = {}
+    layers: dict[str, str] = {}
+    errors: list[Distribution] = []
+    guard: dict[str, Any] | None = None
+    seconds: float | None = None
 
     @property
     def miss(self) -> float:
@@ -47,17 +83,22 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """The version that was compressed."""
+    """The version that was compressed; `operators` counts its nodes by operator."""
 
     ref: str
     digest: str
     size: int
     load_ms: float
     peak_bytes: int
+    operators: dict[str, int] = {}
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """`winner` is a recipe's name, None when nothing was registered; `why` says so in a sentence."""
+    """`winner` is a recipe's name, None when nothing was registered; `why` says so in a sentence.
+
+    `front` names the recipes on the Pareto front (`sampan.compress.front`), `seconds` is what the search took,
+    `budget` what it was given (None: no limit), `stopped` says why it ended.
+    """
 
     schema: int = SCHEMA
     source: Source
@@ -71,6 +112,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     winner: str | None
     why: str
     warnings: list[str] = []
+    sensitivity: list[Sensitivity] = []
+    front: list[str] = []
+    seconds: float = 0
+    budget: float | None = None
+    stopped: str = ""
 
 
 class NothingHeldError(GateError):

@@ -7,15 +7,34 @@ import msgspec
 Session = dict[str, str]
 
 
-class PassTask(msgspec.Struct, frozen=True, kw_only=True, tag="pass", tag_field="task"):
-    """Run a pass, then check its model against the one before."""
+class PassCall(msgspec.Struct, frozen=True, kw_only=True):
+    """One pass by its name, with parameters that are plain JSON values."""
 
     name: str
     params: dict[str, Any]
+
+
+class PassTask(msgspec.Struct, frozen=True, kw_only=True, tag="pass", tag_field="task"):
+    """Run passes one after the other, then check the last model against the first."""
+
+    passes: list[PassCall]
     model_in: str
     model_out: str
     session: Session
     samples: str
+    calibration: str
+
+
+class SensitivityTask(msgspec.Struct, frozen=True, kw_only=True, tag="sensitivity", tag_field="task"):
+    """Let a pass change one layer alone, for each of `layers` in turn until `seconds` are over."""
+
+    change: PassCall
+    layers: list[str]
+    model: str
+    session: Session
+    samples: str
+    calibration: str
+    seconds: float
 
 
 class LoadTask(msgspec.Struct, frozen=True, kw_only=True, tag="load", tag_field="task"):
@@ -39,14 +58,20 @@ class RunTask(msgspec.Struct, frozen=True, kw_only=True, tag="run", tag_field="t
     seed: int
 
 
-Task = PassTask | LoadTask | RunTask
+Task = PassTask | SensitivityTask | LoadTask | RunTask
 
 
 class PassResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What the pass did, and every session option the model needs now."""
+    """What each pass did, and every session option the model needs now."""
 
-    did: dict[str, Any]
+    did: list[dict[str, Any]]
     session: Session
+
+
+class SensitivityResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The relative error at the outputs that each layer alone causes; layers that were not reached are missing."""
+
+    errors: dict[str, float]
 
 
 class LoadResult(msgspec.Struct, frozen=True, kw_only=True):

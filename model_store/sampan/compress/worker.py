@@ -1,8 +1,8 @@
 """`python -m sampan.compress.worker TASK.json RESULT.json`: one task in a process of its own.
 
-A pass may crash, hang, or write a model that is not the one it got. So after each pass the model is loaded
-and compared with the one before: same inputs and outputs, same shapes of the answers, finite where they
-were finite, and, for a pass that says it changes nothing, the same values but for rounding.
+A pass may crash, hang, or write a model that is not the one it got. So after passes the model is loaded
+and compared with the one before them: same inputs and outputs, same shapes of the answers, finite where they
+were finite, and, for passes that say they change nothing, the same values but for rounding.
 """
 
 import sys
@@ -12,19 +12,33 @@ import msgspec
 import numpy as np
 
 from sampan.compress import measure, passes
-from sampan.compress.tasks import Failure, Latency, LoadResult, LoadTask, PassResult, PassTask, RunTask, Task
+from sampan.compress.sensitivity import errors_of
+from sampan.compress.tasks import (
+    Failure,
+    Latency,
+    LoadResult,
+    LoadTask,
+    PassResult,
+    PassTask,
+    RunTask,
+    SensitivityResult,
+    SensitivityTask,
+    Task,
+)
 from sampan.contract.errors import ModelError, SampanError
 from sampan.contract.metrics import relative_error
 from sampan.contract.tensors import Array, Signature, Tensors, TensorSpec
 from sampan.serving.golden import Sample, read_golden, write_golden
 from sampan.serving.session import OnnxSession
+from sampan.store.onnx_file import read_graph
 
+Result = PassResult | SensitivityResult | LoadResult | Latency
 ROUNDING = 1e-2  # relative error that fused float kernels stay far below
 
 
 def main(task_file: str, result_file: str) -> None:
     task = msgspec.json.decode(Path(task_file).read_bytes(), type=Task)
-    result: PassResult | LoadResult | Latency | Failure
+    result: Result | Failure
     try:
         result = perform(task)
     except SampanError as error:
@@ -34,27 +48,54 @@ def main(task_file: str, result_file: str) -> None:
     Path(result_file).write_bytes(msgspec.json.encode(result))
 
 
-def perform(task: Task) -> PassResult | LoadResult | Latency:
+def perform(task: Task) -> Result:
     samples = read_golden(Path(task.samples))
     if isinstance(task, PassTask):
-        return run_pass(task, samples)
+        return run_passes(task, samples)
+    if isinstance(task, SensitivityTask):
+        return errors_of(task, [sample.inputs for sample in samples], calibration(task))
     if isinstance(task, LoadTask):
         return measure.load(Path(task.model), task.session, samples[0].inputs)
     return run(task, samples)
 
 
-def run_pass(task: PassTask, samples: list[Sample]) -> PassResult:
-    chosen = passes.find(task.name)
+def run_passes(task: PassTask, samples: list[Sample]) -> PassResult:
+    """Raises:
+    ModelError: the model after the passes is not the one before, or cannot be loaded.
+    """
     before, after = Path(task.model_in), Path(task.model_out)
-    did = chosen.apply(before, after, **task.params)
-    changed = did.get("stored") != 0
-    session = {**task.session, **(chosen.SESSION if changed else {})}
-    reference = OnnxSession(before, threads=1, config=task.session)
-    candidate = OnnxSession(after, threads=1, config=session)
-    check_signature(reference.signature, candidate.signature)
-    for sample in samples:
-        check_answers(reference.run(sample.inputs), candidate.run(sample.inputs), chosen.EXACT)
+    model, session, did = before, task.session, []
+    for index, call in enumerate(task.passes):
+        target = after if index == len(task.passes) - 1 else after.with_name(f"after-{index}.onnx")
+        told, needs = passes.run(call, model, target, calibration(task))
+        session = {**session, **needs}
+        did.append({"name": call.name, **told, "operators": read_graph(target).operators})
+        model = target
+    exact = all(passes.find(call.name).EXACT for call in task.passes)
+    check_same(OnnxSession(before, threads=1, config=task.session), after, session, samples, exact)
+    for index in range(len(task.passes) - 1):
+        remove_model(after.with_name(f"after-{index}.onnx"))
     return PassResult(did=did, session=session)
+
+
+def check_same(before: OnnxSession, after: Path, session: dict[str, str], samples: list[Sample], exact: bool) -> None:
+    """Raises:
+    ModelError: the model after is not the one before.
+    """
+    candidate = OnnxSession(after, threads=1, config=session)
+    check_signature(before.signature, candidate.signature)
+    for sample in samples:
+        check_answers(before.run(sample.inputs), candidate.run(sample.inputs), exact)
+
+
+def calibration(task: PassTask | SensitivityTask) -> list[Tensors]:
+    return [sample.inputs for sample in read_golden(Path(task.calibration))]
+
+
+def remove_model(path: Path) -> None:
+    for location in read_graph(path).external:
+        path.with_name(location).unlink(missing_ok=True)
+    path.unlink()
 
 
 def run(task: RunTask, samples: list[Sample]) -> Latency:

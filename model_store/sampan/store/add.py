@@ -1,12 +1,14 @@
 """`add`: from a path to a version that is checked, run and recorded.
 
-    path → find → copy → check → load → samples → record → register
+    path → find → (convert) → copy → check → load → samples → (prove) → record → register
 
-Every stage works on the copy in the draft, so that a file changed meanwhile cannot slip through.
+Every stage works on the copy in the draft, so that a file changed meanwhile cannot slip through. A model of
+another framework is converted first, and proven against its source on the samples that are recorded.
 """
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 from sampan.contract.errors import InvalidInputError, ModelError
 from sampan.contract.manifest import Golden, Needs
 from sampan.contract.tensors import Array, Signature
+from sampan.convert import Converted, Options, converted, find_source
 from sampan.serving.session import OnnxSession
 from sampan.store.files import copy_file
 from sampan.store.generate import generate
@@ -36,18 +39,21 @@ class Added:
 
 
 def find_models(path: Path) -> list[tuple[Path, str]]:
-    """The model files a path means, each with the stem it is named by.
+    """The models a path means, each with the stem it is named by.
 
-    A folder means its `.onnx` files, or those of the folders in it; `model.onnx` is named by its folder.
+    A folder means its `.onnx` files, the model of another framework that it is, or the `.onnx` files of the
+    folders in it; `model.onnx` is named by its folder.
 
     Raises:
         InvalidInputError: a folder without any, or with two of one name.
     """
-    if not path.is_dir():
-        return [(path, path.stem)]
-    files = sorted(path.glob("*.onnx")) or sorted(path.rglob("*.onnx"))
+    files = sorted(path.glob("*.onnx")) if path.is_dir() else []
+    source = None if files else find_source(path)
+    if source or not path.is_dir():
+        return [(path, source.stem if source else path.stem)]
+    files = files or sorted(path.rglob("*.onnx"))
     if not files:
-        raise InvalidInputError(f"{path} has no .onnx file; give a model or a folder of models")
+        raise InvalidInputError(f"{path} has no .onnx file, nor is it a model of another framework; give either")
     found = [(file, file.absolute().parent.name if file.stem == "model" else file.stem) for file in files]
     names = [name.lower() for _, name in found]
     for file, name in found:
@@ -68,45 +74,72 @@ def add_model(
     extras: Sequence[Path] = (),
     task: str | None = None,
     seed: int = 0,
+    options: Options | None = None,
 ) -> Added:
     """Put one model into the store.
 
     Args:
-        path: an ONNX file, or a folder with one.
+        path: an ONNX file, a folder with one, or what `sampan.convert` takes.
         samples: see `read_samples`; without them they are generated from `seed`.
         labels: one label a line; as many as the first output has classes.
         pipeline: TOML that declares pre- and post-processing.
         extras: further files of the artefact, such as `tokenizer.json`; kept under their own names.
+        options: how a model of another framework is converted.
+
+    What a converted model brings itself (pipeline, labels, task, files, samples) counts where nothing is said.
 
     Raises:
         InvalidInputError: a file or an argument is not what was asked for.
+        ConversionError: the source cannot be converted, or ONNX does not answer as it does.
         ModelError: the model cannot be read, loaded or run.
         StoreError: the store cannot be written.
     """
     file, stem = _only(find_models(path), path)
-    with store.draft(check_name(name) if name else name_of_stem(stem)) as draft:
-        graph = copy_model(file, draft.folder)
+    name = check_name(name) if name else name_of_stem(stem)
+    with store.draft(name) as draft, _converted(file, options or Options(), samples) as origin:
+        model = origin.model if origin else file
+        graph = copy_model(model, draft.folder)
         session = _load(draft.folder / "model.onnx", file, graph)
-        for extra in extras:
+        for extra in (*extras, *_companions(origin, extras)):
             _copy_extra(extra, draft.folder)
-        declaration, needs = _pipeline(pipeline, session.signature, draft.folder)
+        declaration, needs = _pipeline(pipeline, origin, session.signature, draft.folder)
+        labels = labels or (origin.labels if origin else None)
         if labels:
             _copy_labels(labels, draft.folder, session.signature if _classifies(declaration) else None)
-        inputs, notes = _inputs(session, samples, seed)
+        inputs, notes = _inputs(session, samples, origin, seed)
+        conversion = origin.prove(session, inputs) if origin else None
         recording = record(session, inputs)
         facts = Facts(
             signature=session.signature,
             opset=graph.opset,
             operators=graph.operators,
-            golden=_golden(len(recording.samples), None if samples else seed),
+            golden=_golden(len(recording.samples), samples, origin, seed),
             labels=LABELS_FILE if labels else None,
             licence=licence,
             pipeline=declaration,
-            task=task,
+            task=task or (origin.task if origin else None),
             needs=needs,
+            conversion=conversion,
         )
         version = draft.register(facts, recording.samples)
         return Added(version, draft.existed, (*notes, *recording.notes))
+
+
+@contextmanager
+def _converted(path: Path, options: Options, samples: Path | None) -> Iterator[Converted | None]:
+    """The conversion of a foreign model; None for ONNX."""
+    source = find_source(path)
+    if source is None:
+        yield None
+        return
+    with converted(source, options, samples) as origin:
+        yield origin
+
+
+def _companions(origin: Converted | None, extras: Sequence[Path]) -> list[Path]:
+    """The converted model's own files, but for those that were given."""
+    given = {extra.name for extra in extras}
+    return [file for file in (origin.files if origin else ()) if file.name not in given]
 
 
 def _only(found: list[tuple[Path, str]], path: Path) -> tuple[Path, str]:
@@ -128,17 +161,26 @@ def _load(model: Path, named: Path, graph: Graph) -> OnnxSession:
         ) from error
 
 
-def _inputs(session: OnnxSession, samples: Path | None, seed: int) -> tuple[Sequence[dict[str, Array]], list[str]]:
-    if samples is None:
-        generated = generate(session, seed)
-        return generated, [f"{len(generated)} golden samples are generated (seed {seed}); real ones prove more"]
-    given = read_samples(samples, session.signature)
-    kept = len(given.samples)
-    return given.samples, [f"{kept} of {given.total} samples are kept"] if kept < given.total else []
+def _inputs(
+    session: OnnxSession, samples: Path | None, origin: Converted | None, seed: int
+) -> tuple[Sequence[dict[str, Array]], list[str]]:
+    if samples is not None:
+        given = read_samples(samples, session.signature)
+        kept = len(given.samples)
+        return given.samples, [f"{kept} of {given.total} samples are kept"] if kept < given.total else []
+    if origin and origin.samples:
+        own = read_samples(origin.samples, session.signature).samples
+        return own, [f"{len(own)} golden samples come with the converter; real ones prove more"]
+    generated = generate(session, seed)
+    return generated, [f"{len(generated)} golden samples are generated (seed {seed}); real ones prove more"]
 
 
-def _golden(count: int, seed: int | None) -> Golden:
-    return Golden(file=GOLDEN_FILE, count=count, source="given" if seed is None else "generated", seed=seed)
+def _golden(count: int, samples: Path | None, origin: Converted | None, seed: int) -> Golden:
+    """`given`, or `generated` with the seed; samples that come with a converter have none."""
+    if samples is not None:
+        return Golden(file=GOLDEN_FILE, count=count, source="given")
+    own = origin is not None and origin.samples is not None
+    return Golden(file=GOLDEN_FILE, count=count, source="generated", seed=None if own else seed)
 
 
 def _copy_extra(source: Path, folder: Path) -> None:
@@ -169,16 +211,23 @@ def _copy_labels(source: Path, folder: Path, signature: Signature | None) -> Non
         raise InvalidInputError(f"{source} has {len(lines)} labels, but output '{output.name}' has {classes} classes")
 
 
-def _pipeline(source: Path | None, signature: Signature, folder: Path) -> tuple[dict[str, Any] | None, Needs]:
-    if source is None:
+def _pipeline(
+    source: Path | None, origin: Converted | None, signature: Signature, folder: Path
+) -> tuple[dict[str, Any] | None, Needs]:
+    own = origin.pipeline if origin else None
+    if source is None and own is None:
         return None, Needs()
     from sampan.serving.pipelines import check_declaration
 
+    declaration = _toml(source) if source else own or {}
+    return declaration, Needs(extras=check_declaration(declaration, signature, folder))
+
+
+def _toml(source: Path) -> dict[str, Any]:
     try:
-        declaration = tomllib.loads(_text(source, source))
+        return tomllib.loads(_text(source, source))
     except tomllib.TOMLDecodeError as error:
         raise InvalidInputError(f"{source} is not TOML: {error}") from error
-    return declaration, Needs(extras=check_declaration(declaration, signature, folder))
 
 
 def _text(path: Path, named: Path) -> str:

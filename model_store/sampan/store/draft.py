@@ -73,4 +73,6 @@ def _manifest(name: str, number: int, now: str, digest: str, files: dict[str, Fi
         licence=facts.licence,
         needs=facts.needs,
         report=facts.report,
+        conversion=facts.conversion,
+        safe=facts.safe,
     )

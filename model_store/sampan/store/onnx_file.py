@@ -14,8 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sampan.contract.errors import InvalidInputError, ModelError
+from sampan.serving.packed import is_packed, unpack
 from sampan.store.files import copy_file
-from sampan.store.protocol import MODEL_FILE, RESERVED
+from sampan.store.protocol import MODEL_FILE, PACKED_FILE, RESERVED
 
 CONVERT = "convert it to ONNX first"
 RUNTIME_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training")
@@ -30,6 +31,7 @@ HEADS = (
     (b"TFL3", 4, f"a TensorFlow Lite model; {CONVERT}"),
     (b"ORTM", 4, "a model in onnxruntime's own format; give the ONNX file it was made of"),
     (b"\x1f\x8b", 0, "gzip-compressed; unpack it first"),
+    (b"\x28\xb5\x2f\xfd", 0, "compressed with Zstandard; unpack it first"),
     (b"version https://git-lfs", 0, "a Git LFS pointer; run `git lfs pull` first"),
 )
 
@@ -90,6 +92,20 @@ def copy_model(source: Path, folder: Path) -> Graph:
     return _graph(proto, tuple(external))
 
 
+def copy_packed(source: Path, folder: Path) -> Graph:
+    """Copy a model that Sampan packed into a folder as `model.onnx.zst`, and check what the copy holds.
+
+    Raises:
+        ModelError: the file is damaged, or holds no sound model.
+        StoreError: the folder cannot be written.
+    """
+    model = folder / PACKED_FILE
+    copy_file(source, model)
+    proto = _parse(model, source)
+    _check(proto, source)
+    return _graph(proto, ())
+
+
 def read_graph(model: Path) -> Graph:
     """Opset, operators and external data of a model file that is trusted already.
 
@@ -105,7 +121,12 @@ def _parse(model: Path, named: Path) -> Any:
     import onnx
 
     try:
-        proto = onnx.load(str(model), load_external_data=False)
+        if is_packed(model):
+            proto = onnx.load_model_from_string(unpack(model))
+        else:
+            proto = onnx.load(str(model), load_external_data=False)
+    except ModelError:
+        raise
     except Exception as error:  # protobuf's DecodeError shares no base with what onnx raises
         raise ModelError(f"{named} is not ONNX, or is cut short; copy or export the model again") from error
     if not proto.ir_version or not proto.graph.node:
@@ -113,15 +134,15 @@ def _parse(model: Path, named: Path) -> Any:
     return proto
 
 
-def _check(model: Path, named: Path) -> None:
-    """The ONNX checker, on the path, so that models over 2 GB pass.
+def _check(model: Any, named: Path) -> None:
+    """The ONNX checker, on a model, or on its path, so that models over 2 GB pass.
 
     An operator without a schema is left to the runtime: optimised models hold fused operators of its own.
     """
     import onnx
 
     try:
-        onnx.checker.check_model(str(model))
+        onnx.checker.check_model(model)
     except Exception as error:  # ValidationError, or what protobuf raises
         text = " ".join(str(error).split())
         if "No Op registered for" not in text:

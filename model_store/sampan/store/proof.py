@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from sampan.contract.errors import ModelError, SampanError
+from sampan.serving.cpu import here
 from sampan.serving.golden import replay
 from sampan.serving.session import OnnxSession
 from sampan.store.digest import content_digest
@@ -65,4 +66,4 @@ def _replay_problems(version: Version) -> Iterator[str]:
         return
     result = replay(session, samples, manifest)
     if not result.passed:
-        yield f"{result.agreed} of {result.samples} golden samples agree; {result.difference}"
+        yield f"{result.agreed} of {result.samples} golden samples agree; {result.difference}; {here(manifest.safe)}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import msgspec
 
-from sampan.contract.manifest import GateEntry, Golden, Manifest, Needs
+from sampan.contract.manifest import Conversion, GateEntry, Golden, Manifest, Needs
 from sampan.contract.tensors import Signature
 from sampan.store.reference import Reference
 
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from sampan.serving.golden import Sample
 
 MODEL_FILE = "model.onnx"
+PACKED_FILE = "model.onnx.zst"
 MANIFEST_FILE = "manifest.json"
 GOLDEN_FILE = "golden.npz"
 LABELS_FILE = "labels.txt"
 REPORT_FILE = "report.json"
-RESERVED = frozenset((MODEL_FILE, MANIFEST_FILE, GOLDEN_FILE, LABELS_FILE, REPORT_FILE))
+RESERVED = frozenset((MODEL_FILE, PACKED_FILE, MANIFEST_FILE, GOLDEN_FILE, LABELS_FILE, REPORT_FILE))
 
 Kind = Literal["promote", "rollback"]
 
@@ -113,6 +114,8 @@ class Facts:
     licence: str | None = None
     needs: Needs = field(default_factory=Needs)
     report: str | None = None
+    conversion: Conversion | None = None
+    safe: str | None = None
 
 
 class Draft(Protocol):

@@ -24,24 +24,29 @@ class Recording:
     notes: list[str]
 
 
-def record(session: Session, inputs: Sequence[Tensors]) -> Recording:
+def record(session: Session, inputs: Sequence[Tensors], limit: int = MAX_GOLDEN_BYTES) -> Recording:
     """Run the model on each input and keep its answers.
 
     An output that differs from run to run is left out, so that a replay does not wait for it; samples beyond
-    64 MB in all are thinned out evenly.
+    `limit` bytes in all are thinned out evenly.
 
     Raises:
         InvalidInputError: the model does not run on a sample; says which.
     """
     first, again = _run(session, inputs, 0), _run(session, inputs, 0)
     unsteady = [name for name in first if difference({name: first[name]}, again, ANY_GOLDEN)]
-    chosen = spread(len(inputs), max(1, MAX_GOLDEN_BYTES // max(1, _nbytes(inputs[0]) + _nbytes(first))))
+    chosen = fitting(len(inputs), Sample(inputs[0], first), limit)
     samples = []
     for index in chosen:
         outputs = _run(session, inputs, index) if index else first
         kept = {name: array for name, array in outputs.items() if name not in unsteady}
         samples.append(Sample(inputs[index], kept))
-    return Recording(samples, _notes(samples, unsteady, len(inputs)))
+    return Recording(samples, _notes(samples, unsteady, len(inputs), limit))
+
+
+def fitting(count: int, like: Sample, limit: int = MAX_GOLDEN_BYTES) -> Sequence[int]:
+    """Indices of `count` samples like this one, spread evenly, as many as `limit` bytes hold; one at least."""
+    return spread(count, max(1, limit // max(1, _nbytes(like.inputs) + _nbytes(like.outputs))))
 
 
 def _run(session: Session, inputs: Sequence[Tensors], index: int) -> dict[str, Array]:
@@ -51,10 +56,10 @@ def _run(session: Session, inputs: Sequence[Tensors], index: int) -> dict[str, A
         raise InvalidInputError(f"golden sample {index + 1} of {len(inputs)}: {error.message}") from error
 
 
-def _notes(samples: Sequence[Sample], unsteady: Sequence[str], total: int) -> list[str]:
+def _notes(samples: Sequence[Sample], unsteady: Sequence[str], total: int, limit: int) -> list[str]:
     notes = [f"output '{name}' differs from run to run, so it is not recorded" for name in unsteady]
     if len(samples) < total:
-        notes.append(f"{len(samples)} of {total} samples are kept: golden samples may have 64 MB")
+        notes.append(f"{len(samples)} of {total} samples are kept: they may have {limit // 10**6} MB in all")
     wild = {name for sample in samples for name, array in sample.outputs.items() if not _finite(array)}
     return notes + [f"output '{name}' has NaN or infinite values on golden samples" for name in sorted(wild)]
 

@@ -53,6 +53,13 @@ NEEDS = (
     Need("tokenizers", "models with a text pipeline", "pip install 'sampan[text]'", optional=True),
     Need("pillow", "models with an image pipeline", "pip install 'sampan[image]'", optional=True),
     Need("aws-xray-sdk", "traces (SAMPAN_TRACE=1)", "pip install 'sampan[trace]'", optional=True),
+    Need("onnxslim", "compress --recipe simplify", "pip install 'sampan[compress]'", optional=True),
+    Need("onnx-ir", "compress --recipe blocks-int8, blocks-int4", "pip install 'sampan[compress]'", optional=True),
+    Need("sympy", "compress --recipe fuse", "pip install 'sampan[compress]'", optional=True),
+    Need("zstandard", "compress --zstd, versions stored so", "pip install 'sampan[zstd]'", optional=True),
+    Need("jinja2", "the page of compress --report", "pip install 'sampan[report]'", optional=True),
+    Need("matplotlib", "plots of compress --report and distill", "pip install 'sampan[report]'", optional=True),
+    Need("qemu-x86_64", "compress: CPUs without VNNI", "apt-get install qemu-user", program=True, optional=True),
     Need("uv", "a faster scripts/setup", "pip install uv", program=True, optional=True),
 )
 

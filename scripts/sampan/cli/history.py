@@ -37,6 +37,7 @@ def _facts(event: "Event") -> dict[str, Any]:
             "version": manifest.version,
             "digest": manifest.digest,
             "parent": manifest.parent,
+            "safe": manifest.safe,
         }
     return {
         "when": event.when,
@@ -52,6 +53,7 @@ def _facts(event: "Event") -> dict[str, Any]:
 def _cells(event: dict[str, Any]) -> tuple[str, str, str, str]:
     if event["kind"] == "version":
         made = f", made from {event['parent']}" if event["parent"] else ""
-        return event["when"], f"version {event['version']}{made}", "", ""
+        safe = f", safe on: {event['safe']}" if event["safe"] else ""
+        return event["when"], f"version {event['version']}{made}{safe}", "", ""
     what = f"{event['kind']} {event['alias']}: {event['from'] or 'nothing'} → {event['to']}"
     return event["when"], what, event["who"], event["why"]

@@ -22,6 +22,7 @@ VERBS = {
     "history": ("history", "Show versions and every move of the aliases of a model."),
     "verify": ("verify", "Prove that the store, or one version, is sound."),
     "compress": ("compress", "Make a smaller version that holds a gate."),
+    "distill": ("distill", "Train a smaller student on a version's answers."),
     "promote": ("promote", "Point an alias at a version."),
     "rollback": ("rollback", "Point an alias back at the version before, once that is proven."),
     "predict": ("predict", "Answer one prediction through the Lambda path."),

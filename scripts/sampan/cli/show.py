@@ -54,7 +54,7 @@ def _facts(version: "Version", aliases: list[str]) -> dict[str, Any]:
 
 
 def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for key in ("digest", "created", "parent", "task", "licence", "labels", "report", "model"):
+    for key in ("digest", "created", "parent", "task", "licence", "labels", "safe", "report", "model"):
         if facts[key]:
             yield key, facts[key]
     yield "size", size_text(facts["size"])
@@ -64,16 +64,26 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield side[:-1], f"{tensor['name']}  {tensor['datatype']} {tensor['shape']}"
     yield "opset", _pairs(facts["opset"])
     yield "operators", _pairs(facts["operators"])
+    if facts["conversion"]:
+        yield from _conversion(facts["conversion"])
     golden = facts["golden"]
     seed = "" if golden["seed"] is None else f" (seed {golden['seed']})"
     yield "golden samples", f"{golden['count']} {golden['source']}{seed}"
     for gate in facts["gates"]:
-        yield "gate", f"{gate['gate']}  measured {gate['value']:g} on {gate['samples']} samples"
+        few = "" if gate["certified"] is not False else ", too few or generated: not certified"
+        yield "gate", f"{gate['gate']}  measured {gate['value']:g} on {gate['samples']} samples{few}"
     for key in ("recipe", "pipeline", "needs"):
         if facts[key] and any(facts[key].values()):
             yield key, _pairs({name: value for name, value in facts[key].items() if value})
     for path, entry in facts["files"].items():
         yield "file", f"{path}  {size_text(entry['size'])}  sha256:{entry['sha256'][:12]}"
+
+
+def _conversion(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "converted from", f"{facts['source']} ({facts['format']}) by {facts['exporter']}"
+    for entry in facts["differences"]:
+        worst = f"{entry['max_abs_error']:.2g}, relative {entry['relative_error']:.2g}"
+        yield "difference", f"{entry['output']}  at most {worst} on {facts['samples']} samples"
 
 
 def _pairs(values: dict[str, Any]) -> str:

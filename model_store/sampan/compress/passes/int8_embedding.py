@@ -22,22 +22,27 @@ SMALLEST = 65_536  # values; a smaller table is left to the other passes
 def apply(model_in: Path, model_out: Path) -> dict[str, Any]:
     model = load(model_in)
     tables = [weight.tensor for weight in weights(model, SMALLEST) if weight.graph is model.graph]
-    stored = sum(_store(model.graph, table) for table in tables)
+    tables = [table for table in tables if is_table(model.graph, table)]
+    for table in tables:
+        _store(model.graph, table)
     save(model, model_out)
-    return {"stored": stored}
+    return {"stored": len(tables)}
 
 
-def _store(graph: onnx.GraphProto, table: onnx.TensorProto) -> bool:
+def is_table(graph: onnx.GraphProto, tensor: onnx.TensorProto) -> bool:
+    """Whether a matrix is read by lookups of rows only."""
+    readers = [node for node in graph.node if tensor.name in node.input]
+    return len(tensor.dims) == 2 and bool(readers) and all(_is_lookup(node, tensor.name) for node in readers)
+
+
+def _store(graph: onnx.GraphProto, table: onnx.TensorProto) -> None:
     lookups = [node for node in graph.node if table.name in node.input]
-    if len(table.dims) != 2 or not all(_is_lookup(node, table.name) for node in lookups):
-        return False
     whole, scales = quantized(numpy_helper.to_array(table), 0)
     graph.initializer.remove(table)
     graph.initializer.append(numpy_helper.from_array(whole, f"{table.name}.int8"))
     graph.initializer.append(numpy_helper.from_array(scales[:, None], f"{table.name}.scale"))
     for node in lookups:
         _rewrite(graph, node, table.name)
-    return True
 
 
 def _rewrite(graph: onnx.GraphProto, node: onnx.NodeProto, table: str) -> None:

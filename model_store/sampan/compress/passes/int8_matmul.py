@@ -3,28 +3,35 @@
 Convolutions stay in float, as ConvInteger is three to six times slower than the float kernel on CPUs.
 Weights are kept to seven bits (`reduced`): CPUs without VNNI add pairs of products in 16 bits, which
 saturates with eight. So a version gives the same answers on every CPU. `ends` leaves that share of the
-layers in float at either end.
+layers in float at either end; `only` names the weights of the layers to change, when it is not all.
 Source: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html (dynamic; U8S8 saturation).
 """
 
 from pathlib import Path
 from typing import Any
 
-import onnx
+from onnx import TensorProto
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from sampan.compress.graph import ends_of, load, weights
+from sampan.compress.graph import ends_of, layers, load, save
 
 NAME = "int8-matmul"
 EXACT = False
 SESSION: dict[str, str] = {}
 LAYERS = ("MatMul", "Gemm")
+RENAMED = "_MatMul"  # onnxruntime splits a Gemm into MatMul and Add first
 
 
-def apply(model_in: Path, model_out: Path, reduced: bool = True, ends: float = 0.0) -> dict[str, Any]:
+def apply(
+    model_in: Path, model_out: Path, reduced: bool = True, ends: float = 0.0, only: list[str] | None = None
+) -> dict[str, Any]:
     model = load(model_in)
-    layers = _named_layers(model)
-    kept = ends_of(layers, ends)
+    found = layers(model, LAYERS)
+    kept = ends_of(found, ends)
+    left = [layer for layer in found if layer in kept or (only is not None and layer.name not in only)]
+    if len(left) == len(found):
+        save(model, model_out)
+        return {"computed": 0, "stored": 0}
     quantize_dynamic(
         model,
         model_out,
@@ -32,15 +39,7 @@ def apply(model_in: Path, model_out: Path, reduced: bool = True, ends: float = 0
         per_channel=True,
         reduce_range=reduced,
         weight_type=QuantType.QInt8,
-        nodes_to_exclude=kept,
+        nodes_to_exclude=[name for layer in left for name in (layer.node.name, layer.node.name + RENAMED)],
+        extra_options={"DefaultTensorType": TensorProto.FLOAT},  # shape inference stops at onnxruntime's operators
     )
-    return {"computed": len(layers) - len(kept), "reduced": reduced, "ends": ends}
-
-
-def _named_layers(model: onnx.ModelProto) -> list[str]:
-    """Names of the layers with weights, given where the graph has none."""
-    constant = {weight.tensor.name for weight in weights(model, 1)}
-    layers = [node for node in model.graph.node if node.op_type in LAYERS and node.input[1] in constant]
-    for index, node in enumerate(layers):
-        node.name = node.name or f"sampan.layer.{index}"
-    return [node.name for node in layers]
+    return {"computed": len(found) - len(left), "reduced": reduced, "ends": ends}

@@ -23,20 +23,30 @@ SMALLEST = 512  # values; below, the scales and the node cost what is saved
 LEVELS = 127
 
 
-def apply(model_in: Path, model_out: Path, max_error: float = 0.05, ends: float = 0.0) -> dict[str, Any]:
+def apply(
+    model_in: Path,
+    model_out: Path,
+    max_error: float = 0.05,
+    ends: float = 0.0,
+    only: list[str] | None = None,
+    smallest: int = SMALLEST,
+) -> dict[str, Any]:
     model = load(model_in)
-    stored = sum(_store(weight, max_error) for weight in _chosen(weights(model, SMALLEST), ends))
+    found = [weight for weight in weights(model, smallest) if only is None or weight.tensor.name in only]
+    stored = sum(_store(weight, max_error) for weight in _chosen(found, ends))
     save(model, model_out)
     return {"stored": stored, "max_error": max_error, "ends": ends}
 
 
-def quantized(values: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Int8 values and their scales, one for each index of `axis`."""
+def quantized(
+    values: NDArray[np.float32], axis: int, levels: int = LEVELS
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Int8 values in ±`levels` and their scales, one for each index of `axis`."""
     others = tuple(index for index in range(values.ndim) if index != axis)
-    scales = (np.abs(values).max(axis=others) / LEVELS).astype(np.float32)
+    scales = (np.abs(values).max(axis=others) / levels).astype(np.float32)
     scales[scales == 0] = 1
     rounded = np.rint(values / _along(scales, axis, values.ndim))
-    return np.clip(rounded, -LEVELS, LEVELS).astype(np.int8), scales
+    return np.clip(rounded, -levels, levels).astype(np.int8), scales
 
 
 def error(values: NDArray[np.float32], axis: int) -> float:

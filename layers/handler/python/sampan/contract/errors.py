@@ -76,6 +76,12 @@ class ModelError(SampanError):
     status = 500
 
 
+class ConversionError(SampanError):
+    """Raise when a model of another framework cannot be converted, or ONNX does not answer as its source does."""
+
+    status = 500
+
+
 class StoreError(SampanError):
     """Raise when the store cannot do what was asked: unreadable, read-only, full, or damaged."""
 

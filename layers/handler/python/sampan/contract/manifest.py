@@ -13,6 +13,7 @@ from sampan.contract.errors import ModelError
 from sampan.contract.tensors import DATATYPES, Signature, TensorSpec
 
 SCHEMA = 1
+ANY_CPU, VNNI_ONLY, UNKNOWN_CPU = "any x86-64", "VNNI only", "unknown"  # what `Manifest.safe` says
 
 
 class Frozen(msgspec.Struct, frozen=True):
@@ -49,13 +50,48 @@ class Golden(Frozen, frozen=True, kw_only=True):
 
 
 class GateEntry(Frozen, frozen=True, kw_only=True):
-    """A gate as it was measured: `METRIC<=limit` or `METRIC>=limit`, with the standard error of the value."""
+    """A gate as it was measured: `METRIC<=limit` or `METRIC>=limit`, with the standard error of the value.
+
+    `certified` says whether there were samples enough, and real ones; None in versions that did not say.
+    """
 
     gate: str
     value: float
     standard_error: float | None
     samples: int
     passed: bool
+    certified: bool | None = None
+
+
+class DifferenceEntry(Frozen, frozen=True, kw_only=True):
+    """How far one output of the ONNX model is from the source framework's, the worst over the samples.
+
+    `max_abs_error` is in the output's own units, `relative_error` the norm of the difference over the norm of
+    the source's output. `top1_agreement` is the share of rows with the same most likely class, for scores of
+    classes [items, classes]. Integers and strings count 0 where they are equal and 1 where they are not.
+    """
+
+    output: str
+    max_abs_error: float
+    relative_error: float
+    top1_agreement: float | None = None
+
+
+class Conversion(Frozen, frozen=True, kw_only=True):
+    """What a version was converted from, and the proof that both answer alike.
+
+    `source` is the file's or folder's name, `format` what it is, such as `keras`; `versions` are the packages
+    that took part. The proof ran on `samples` samples; `rtol` and `atol` are as in `Golden`.
+    """
+
+    source: str
+    format: str
+    exporter: str
+    versions: dict[str, str]
+    samples: int
+    rtol: float
+    atol: float
+    differences: list[DifferenceEntry]
 
 
 class Needs(Frozen, frozen=True, kw_only=True):
@@ -71,6 +107,8 @@ class Manifest(Frozen, frozen=True, kw_only=True):
     `digest` is the content address (`sha256:…`) of the artefact. `opset` maps a domain to its version.
     `pipeline` is the declaration that `sampan.serving.pipelines` reads, `recipe` the passes that made the
     version from `parent`. `report` is a file beside the artefact that tells how the version was made.
+    `safe` says on which CPUs its gates hold: `any x86-64`, `VNNI only` or `unknown`; None where
+    it was not looked at.
     """
 
     schema: int = SCHEMA
@@ -94,6 +132,8 @@ class Manifest(Frozen, frozen=True, kw_only=True):
     licence: str | None = None
     needs: Needs = Needs()
     report: str | None = None
+    conversion: Conversion | None = None
+    safe: str | None = None
 
     @property
     def ref(self) -> str:

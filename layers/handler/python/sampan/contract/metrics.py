@@ -4,6 +4,9 @@ Each metric takes the outputs of the reference and of the candidate for one samp
 `measure` takes the mean over samples (or the worst, where the name says so) with its standard error.
 A metric looks at the outputs it makes sense for: agreement, text and masks at the first output, the others
 at every float output, of which the worst counts. `METRIC[output]` picks one output by name.
+
+A gate may name a function of the user's instead, `module:function`; only the tool measures it
+(`sampan.compress.own`), as nothing that is served imports code that is not declared there.
 """
 
 import re
@@ -14,11 +17,13 @@ from math import isnan, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from sampan.contract.boxes import matched_iou
 from sampan.contract.errors import InvalidInputError
 from sampan.contract.tensors import Array, Tensors
 
 Values = NDArray[np.float64]
 TOP_K = 5
+OWN = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")  # module:function
 MASK_THRESHOLD = 0.3  # PP-OCR's binarisation threshold (DB, https://arxiv.org/abs/1911.08947, section 3.3)
 
 
@@ -35,6 +40,23 @@ def topk_agreement(reference: Values, candidate: Values) -> float:
     ours = np.argsort(-np.atleast_1d(reference), axis=-1)[..., :k]
     theirs = np.argsort(-np.atleast_1d(candidate), axis=-1)[..., :k]
     return float(np.mean((ours[..., :, None] == theirs[..., None, :]).any(-1)))
+
+
+def probability_error(reference: Values, candidate: Values) -> float:
+    """Total variation distance of the class probabilities, mean over rows: 0 (the same) to 1.
+
+    It is the most by which the probability of any set of classes differs. Where the reference's values lie
+    within 0 and 1 they are probabilities as they stand, else logits. Classes are the last axis; rows that do
+    not add up to one (several labels at once, or one column) count the mean difference over classes.
+    Source: Levin, Peres & Wilmer 2017, "Markov Chains and Mixing Times", proposition 4.2.
+    """
+    if not reference.size:
+        return 0.0
+    if reference.min() < 0 or reference.max() > 1:
+        reference, candidate = _probabilities(reference), _probabilities(candidate)
+    difference = np.abs(reference - candidate)
+    exclusive = reference.ndim > 0 and np.allclose(reference.sum(-1), 1, atol=1e-2)
+    return float(np.mean(difference.sum(-1) / 2 if exclusive else difference))
 
 
 def cosine(reference: Values, candidate: Values) -> float:
@@ -80,30 +102,42 @@ def iou(reference: Values, candidate: Values) -> float:
     return float(np.count_nonzero(ours & theirs) / union) if union else 1.0
 
 
+def box_iou(reference: Values, candidate: Values) -> float:
+    """Mean intersection over union of matched boxes [.., 4 or more] (`sampan.contract.boxes`)."""
+    return matched_iou(reference, candidate)
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """`better` is +1 where more is better, -1 where less is; `worst` takes the worst sample, not the mean."""
+    """`better` is +1 where more is better, -1 where less is; `worst` takes the worst sample, not the mean.
+
+    `share` says that a sample with one row counts 0 or 1; `any_shape` that shapes need not be equal.
+    """
 
     name: str
     function: Callable[[Values, Values], float]
     better: int
     first_output: bool = False
     worst: bool = False
+    share: bool = False
+    any_shape: bool = False
 
 
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("top1_agreement", top1_agreement, +1, first_output=True),
+        Metric("top1_agreement", top1_agreement, +1, first_output=True, share=True),
         Metric("topk_agreement", topk_agreement, +1, first_output=True),
+        Metric("probability_error", probability_error, -1, first_output=True),
         Metric("cosine", cosine, +1),
         Metric("cosine_min", cosine, +1, worst=True),
         Metric("max_abs_error", max_abs_error, -1, worst=True),
         Metric("mean_abs_error", mean_abs_error, -1),
         Metric("relative_error", relative_error, -1),
         Metric("edit_distance", edit_distance, -1, first_output=True),
-        Metric("exact_match", exact_match, +1, first_output=True),
+        Metric("exact_match", exact_match, +1, first_output=True, share=True),
         Metric("iou", iou, +1, first_output=True),
+        Metric("box_iou", box_iou, +1, first_output=True, any_shape=True),
     )
 }
 
@@ -120,12 +154,17 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """`METRIC<=limit` or `METRIC>=limit`, optionally `METRIC[output]…`."""
+    """`METRIC<=limit` or `METRIC>=limit`, optionally `METRIC[output]…`; METRIC may be `module:function`."""
 
     metric: str
     output: str | None
     at_most: bool
     limit: float
+
+    @property
+    def own(self) -> bool:
+        """Whether the metric is a function of the user's."""
+        return ":" in self.metric
 
     def holds(self, value: float) -> bool:
         """NaN never holds."""
@@ -137,7 +176,7 @@ class Gate:
 
 
 def parse_gate(text: str) -> Gate:
-    """Read a gate such as `top1_agreement>=0.99` or `cosine[embedding]>=0.995`.
+    """Read a gate such as `top1_agreement>=0.99`, `cosine[embedding]>=0.995` or `mine.metrics:f1_drop<=0.01`.
 
     Raises:
         InvalidInputError: with the grammar and the metrics that exist.
@@ -149,8 +188,9 @@ def parse_gate(text: str) -> Gate:
         limit = float("nan")
     if match is None or isnan(limit):
         raise InvalidInputError(f"gate '{text}' is not METRIC<=X or METRIC>=X, such as 'cosine>=0.99'")
-    if match[1] not in METRICS:
-        raise InvalidInputError(f"gate '{text}' names no known metric; choose of {', '.join(METRICS)}")
+    if match[1] not in METRICS and not OWN.fullmatch(match[1]):
+        known = ", ".join(METRICS)
+        raise InvalidInputError(f"gate '{text}' names no known metric; choose of {known}, or give module:function")
     return Gate(match[1], match[2], match[3] == "<=", limit)
 
 
@@ -169,8 +209,11 @@ def measure(
     if not names or names[0] not in reference[0]:
         raise InvalidInputError(f"{metric} finds no output {output or 'of floats'} among {list(reference[0])}")
     values = np.array([_sample(chosen, names, a, b) for a, b in zip(reference, candidate, strict=True)])
-    if chosen.worst:
-        return Measured(metric, float(_worst(chosen, values)), None, len(values))
+    return Measured(metric, float(_worst(chosen, values)), None, len(values)) if chosen.worst else mean(metric, values)
+
+
+def mean(metric: str, values: Values) -> Measured:
+    """The mean of one value a sample [samples], with its standard error."""
     error = float(values.std(ddof=1)) / sqrt(len(values)) if len(values) > 1 else None
     return Measured(metric, float(values.mean()), error, len(values))
 
@@ -179,7 +222,7 @@ def _sample(metric: Metric, names: list[str], reference: Tensors, candidate: Ten
     values = []
     for name in names:
         ours, theirs = reference[name], candidate[name]
-        if ours.shape != theirs.shape:
+        if ours.shape != theirs.shape and not metric.any_shape:
             return float("nan")
         values.append(_compare(metric, ours, theirs))
     return float(_worst(metric, np.array(values)))
@@ -200,6 +243,14 @@ def _outputs(metric: Metric, outputs: Tensors) -> list[str]:
     names = list(outputs)
     floats = [name for name in names if outputs[name].dtype.kind == "f"]
     return names[:1] if metric.first_output or not floats else floats
+
+
+def _probabilities(logits: Values) -> Values:
+    """Softmax over the last axis, which for one column is the logistic function."""
+    if logits.ndim == 0 or logits.shape[-1] == 1:
+        return np.asarray(1 / (1 + np.exp(-np.clip(logits, -500, 500))), np.float64)
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return np.asarray(powers / powers.sum(-1, keepdims=True), np.float64)
 
 
 def _decoded_pairs(reference: Values, candidate: Values) -> list[tuple[list[int], list[int]]]:

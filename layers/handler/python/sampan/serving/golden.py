@@ -41,7 +41,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """Outcome of a replay: how many samples agreed, and what differed first (empty when all agreed)."""
+    """Outcome of a replay: how many samples agreed, and what differed first (empty when nothing did).
+
+    Where the gates hold although answers differ, every sample agrees and `difference` tells what was forgiven.
+    """
 
     samples: int
     agreed: int
@@ -95,7 +98,7 @@ def replay(session: Session, samples: list[Sample], manifest: Manifest, limit: i
 
     A sample agrees when the recorded outputs are reproduced within the manifest's tolerance. A compressed
     version may compute a little differently on another CPU: then its gates, measured anew against the source
-    model's outputs, decide.
+    model's outputs, decide (but for functions of the user's, which are not here).
     """
     chosen = samples[:limit]
     answers = [session.run(sample.inputs) for sample in chosen]
@@ -105,7 +108,7 @@ def replay(session: Session, samples: list[Sample], manifest: Manifest, limit: i
     agreed = sum(not text for text in differences)
     first = next((text for text in differences if text), "")
     if first and manifest.gates and chosen[0].reference and _gates_hold(manifest, chosen, answers):
-        return Replay(len(chosen), len(chosen))
+        return Replay(len(chosen), len(chosen), first)
     return Replay(len(chosen), agreed, first)
 
 
@@ -138,8 +141,8 @@ def _distance(want: Array, got: Array) -> str:
 
 def _gates_hold(manifest: Manifest, samples: list[Sample], answers: list[dict[str, Array]]) -> bool:
     truth = [sample.truth for sample in samples]
-    gates = [parse_gate(entry.gate) for entry in manifest.gates]
-    return all(gate.holds(measure(gate.metric, truth, answers, gate.output).value) for gate in gates)
+    gates = [gate for gate in (parse_gate(entry.gate) for entry in manifest.gates) if not gate.own]
+    return bool(gates) and all(gate.holds(measure(gate.metric, truth, answers, gate.output).value) for gate in gates)
 
 
 def _stored(prefix: str, name: str, array: Array) -> dict[str, Array]:

@@ -14,6 +14,7 @@ import onnxruntime as ort
 
 from sampan.contract.errors import InvalidInputError, ModelError
 from sampan.contract.tensors import BY_ORT, DATATYPES, Array, Signature, Tensors, TensorSpec
+from sampan.serving.packed import is_packed, unpack
 
 ort.disable_telemetry_events()
 ort.set_default_logger_severity(4)  # what it refuses is raised here; its own lines would say it twice
@@ -37,7 +38,7 @@ class OnnxSession:
     """An onnxruntime session on the CPU.
 
     Args:
-        model: path of the ONNX file.
+        model: path of the ONNX file; one packed with Zstandard (`.onnx.zst`) is unpacked in memory.
         threads: intra-op threads; 0 takes every core the process may use.
         optimization: graph optimisation at load: none, basic, extended, all.
         config: session options by onnxruntime's own keys (onnxruntime_session_options_config_keys.h).
@@ -64,8 +65,9 @@ class OnnxSession:
             options.add_session_config_entry(key, value)
         if optimized_path is not None:
             options.optimized_model_filepath = str(optimized_path)
+        source = unpack(model) if is_packed(model) else str(model)
         try:
-            self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's classes share no base but Exception
             raise ModelError(f"onnxruntime cannot load {model.name}: {_reason(error)}") from error
         self.signature = Signature(
