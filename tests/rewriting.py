@@ -34,6 +34,11 @@ def apply(name, model, folder, **params):
     return before, after, find(name).apply(before, after, **params)
 
 
+def answers(path, inputs, config=None):
+    """The first output, under session options."""
+    return next(iter(OnnxSession(path, threads=1, config=config).run(inputs).values()))
+
+
 def assert_same(before, after, *samples, tolerance=1e-5):
     source, changed = OnnxSession(before, threads=1), OnnxSession(after, threads=1)
     assert changed.signature.inputs == source.signature.inputs

@@ -19,8 +19,7 @@ interleaved with the source in one process, with the 95 % interval of the ratio;
 and first run in a fresh process, with its peak memory; the gates on the search's samples, with two standard errors.
 A row that misses a gate is no answer to the task, however small it is; of the peers only `olive-search` looks.
 
-The peers calibrate on all samples; Sampan keeps some apart, so that its gates see data that nothing was calibrated
-on."""
+The peers calibrate on all samples, Sampan's passes on every second one, 32 at most."""
 
 
 @dataclass(frozen=True, slots=True)

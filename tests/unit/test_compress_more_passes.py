@@ -1,4 +1,4 @@
-"""Passes that rewrite, share, prune and halve: they keep the answers, and refuse in a sentence what they cannot do."""
+"""Passes that rewrite, share, fuse and halve: they keep the answers, and refuse in a sentence what they cannot do."""
 
 import json
 import sys
@@ -18,26 +18,16 @@ from models import (
     several,
     stateful,
 )
+from rewriting import answers
+from rewriting import constants as tensors
+from rewriting import values as weights
 from sampan.compress import worker
 from sampan.compress.passes import find
-from sampan.contract.errors import InvalidInputError, ModelError
+from sampan.contract.errors import ModelError
 from sampan.contract.metrics import cosine
 from sampan.contract.tensors import DATATYPES
 from sampan.serving.session import OnnxSession
-
-RANDOM = np.random.default_rng(11)
-
-
-def weights(*shape, seed=3):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def rows(features, count=6):
-    return {"x": RANDOM.normal(size=(count, features)).astype(np.float32)}
-
-
-def picture(size=8):
-    return {"x": RANDOM.normal(size=(2, 3, size, size)).astype(np.float32)}
+from weights import RANDOM, apply, blocks, picture, rows
 
 
 def branches(same=True, opset=17):
@@ -107,28 +97,6 @@ def attention(heads=4, width=8):
     return build(nodes, [("x", "FP32", ("n", "t", hidden))], [("y", "FP32", ("n", "t", hidden))], table)
 
 
-def blocks(dead=0):
-    """Conv, BatchNorm, hard swish, depthwise Conv, Conv, mean, Gemm; `dead` channels of the first add nothing."""
-    k1, shift = weights(16, 3, 3, 3), np.zeros(16, np.float32)
-    k1[:dead] = 0
-    ones = np.ones(16, np.float32)
-    nodes = [
-        helper.make_node("Conv", ["x", "k1"], ["c1"], pads=[1, 1, 1, 1]),
-        helper.make_node("BatchNormalization", ["c1", "scale", "shift", "mean", "var"], ["n1"]),
-        helper.make_node("HardSigmoid", ["n1"], ["s1"]),
-        helper.make_node("Mul", ["n1", "s1"], ["a1"]),
-        helper.make_node("Conv", ["a1", "k2"], ["c2"], pads=[1, 1, 1, 1], group=16),
-        helper.make_node("Conv", ["c2", "k3", "b3"], ["c3"]),
-        helper.make_node("Relu", ["c3"], ["a3"]),
-        helper.make_node("GlobalAveragePool", ["a3"], ["g"]),
-        helper.make_node("Flatten", ["g"], ["f"]),
-        helper.make_node("Gemm", ["f", "w", "b"], ["y"], transB=1),
-    ]
-    table = {"k1": k1, "k2": weights(16, 1, 3, 3), "k3": weights(8, 16, 1, 1), "b3": weights(8)}
-    table |= {"scale": ones, "shift": shift, "mean": shift, "var": ones, "w": weights(4, 8), "b": weights(4)}
-    return build(nodes, [("x", "FP32", ("n", 3, 8, 8))], [("y", "FP32", ("n", 4))], table)
-
-
 def loop():
     """Three times h = tanh(h @ w); the weight that turns its result has w's values: FP32 [n, 64] to [n, 64]."""
     info = helper.make_tensor_value_info
@@ -172,24 +140,8 @@ PASSES = {
 }
 
 
-def apply(name, model, folder, **params):
-    """Pass and its result: the new file, what it did, the session options."""
-    source = save(model, folder / "in.onnx") if isinstance(model, onnx.ModelProto) else model
-    target = folder / f"{name}.onnx"
-    did = find(name).apply(source, target, **params)
-    return target, did, find(name).SESSION
-
-
-def answers(path, inputs, config=None, **options):
-    return next(iter(OnnxSession(path, threads=1, config=config, **options).run(inputs).values()))
-
-
 def at_opset(model, opset):
     return onnx.version_converter.convert_version(model, opset)
-
-
-def tensors(path):
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
 
 
 ALL = [(name, case) for name in PASSES for case in CASES if not (name == "fp16" and case.startswith("if"))]
@@ -413,80 +365,3 @@ def test_int4_leaves_a_tensor_that_is_not_finite(value, tmp_path):
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
     model = build([node], [("x", "FP32", ("n", 64))], [("y", "FP32", ("n", 64))], {"w": table}, opset=21)
     assert apply("int4-weights", model, tmp_path)[1]["stored"] == 0
-
-
-def test_magnitude_takes_the_smallest(tmp_path):
-    after, did, _ = apply("prune", classifier(), tmp_path, share=0.25)
-    before = tensors(tmp_path / "in.onnx")["w1"]
-    pruned = tensors(after)["w1"]
-    assert did["zeros"] == 0.25 * did["of"]
-    assert np.abs(before[pruned == 0]).max() <= np.abs(pruned[pruned != 0]).min()
-    np.testing.assert_array_equal(pruned[pruned != 0], before[pruned != 0])
-
-
-def test_two_of_each_four_stay_along_the_input_axis(tmp_path):
-    after, did, _ = apply("prune", classifier(), tmp_path, kind="2:4")
-    fours = tensors(after)["w1"].T.reshape(-1, 4)
-    assert did["stored"] == 2
-    np.testing.assert_array_equal((fours != 0).sum(axis=1), 2)
-
-
-def test_structured_takes_whole_channels(tmp_path):
-    after, did, _ = apply("prune", blocks(), tmp_path, kind="structured", share=0.5)
-    found = tensors(after)
-    assert did == {"kind": "structured", "stored": 2, "channels_before": 24, "channels_after": 12}
-    assert {name: found[name].shape for name in ("k1", "k2", "k3", "scale", "w")} == {
-        "k1": (8, 3, 3, 3),
-        "k2": (8, 1, 3, 3),
-        "k3": (4, 8, 1, 1),
-        "scale": (8,),
-        "w": (4, 4),
-    }
-    assert answers(after, picture()).shape == (2, 4)
-
-
-def test_channels_that_add_nothing_go_without_a_trace(tmp_path):
-    model = blocks(dead=4)
-    inputs = picture()
-    after, did, _ = apply("prune", model, tmp_path, kind="structured", share=0.25)
-    last = tensors(tmp_path / "in.onnx")["k3"]
-    assert did["channels_after"] == 18
-    assert tensors(after)["k1"].shape[0] == 12
-    assert last.shape == (8, 16, 1, 1)
-    alone = build_without_the_smallest_of_the_second_layer(model)
-    np.testing.assert_allclose(answers(after, inputs), answers(save(alone, tmp_path / "x.onnx"), inputs), rtol=1e-4)
-
-
-def build_without_the_smallest_of_the_second_layer(model):
-    """The two smallest channels of k3 set to what removing them does: nothing reaches the last layer."""
-    found = {tensor.name: tensor for tensor in model.graph.initializer}
-    k3, w = (numpy_helper.to_array(found[name]).copy() for name in ("k3", "w"))
-    smallest = np.argsort(np.linalg.norm(k3[:, 4:].reshape(8, -1), axis=1))[:2]
-    w[:, smallest] = 0
-    found["w"].CopyFrom(numpy_helper.from_array(w, "w"))
-    return model
-
-
-@pytest.mark.parametrize("other", ["residual", "output", "concat"])
-def test_channels_that_go_elsewhere_too_stay(other, tmp_path):
-    nodes = [
-        helper.make_node("MatMul", ["x", "v"], ["h"]),
-        {
-            "residual": helper.make_node("Add", ["h", "x"], ["a"]),
-            "output": helper.make_node("Relu", ["h"], ["a"]),
-            "concat": helper.make_node("Concat", ["h", "x"], ["a"], axis=1),
-        }[other],
-        helper.make_node("MatMul", ["a", "w"], ["y"]),
-    ]
-    wide = 128 if other == "concat" else 64
-    outputs = [("y", "FP32", ("n", 64)), *([("h", "FP32", ("n", 64))] if other == "output" else [])]
-    table = {"v": weights(64, 64), "w": weights(wide, 64)}
-    model = build(nodes, [("x", "FP32", ("n", 64))], outputs, table)
-    _, did, _ = apply("prune", model, tmp_path, kind="structured", share=0.5)
-    assert did["stored"] == 0
-
-
-@pytest.mark.parametrize("params", [{"kind": "some"}, {"share": 1.0}, {"share": -0.1}])
-def test_prune_refuses_what_it_does_not_know(params, tmp_path):
-    with pytest.raises(InvalidInputError, match="prune takes a kind of magnitude, 2:4, structured"):
-        apply("prune", classifier(), tmp_path, **params)

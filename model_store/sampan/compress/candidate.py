@@ -40,7 +40,7 @@ from sampan.contract.errors import ModelError
 from sampan.contract.manifest import GateEntry
 from sampan.contract.metrics import Gate
 from sampan.contract.tensors import Tensors
-from sampan.serving.golden import read_golden, write_golden
+from sampan.serving.golden import Sample, read_golden, write_golden
 from sampan.store import Version
 from sampan.store.onnx_file import read_graph
 
@@ -110,7 +110,7 @@ class Workshop:
             (self._looked_at, evaluation.calibration[:LOOKED_AT]),
         ):
             with path.open("wb") as file:
-                write_golden(file, samples)
+                write_golden(file, [Sample(sample.inputs, {}) for sample in samples], compressed=False)
         self.source = Built(source.model_path, dict(source.manifest.needs.session))
         self._built: dict[str, Built | ModelError] = {}
         self._layers: dict[tuple[Step, ...], list[Layer]] = {}

@@ -2,7 +2,7 @@
 
 * ``size``: the smallest, if it is smaller by 2 % at least. Of those within 2 % of it, one that is surely faster
   (by 5 % beyond both intervals) is preferred.
-* ``latency``: the lowest median ratio, if the whole confidence interval is below 1. Of those within 5 % of it,
+* ``latency``: the lowest median ratio, if the whole confidence interval is below 1. Of those within 10 % of it,
   the smallest.
 * ``cost``: the lowest latency ratio times peak-memory ratio (what a function bills: time times memory), if it
   is below 1 at the upper end of the latency's interval.
@@ -16,7 +16,7 @@ from sampan.compress.report import Candidate
 
 ALIKE = 1.02
 SURELY = 0.95
-AS_FAST = 1.05
+AS_FAST = 1.1
 COUNTED = ("stored", "computed")  # what passes say of the weights they changed
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Protocol
 
+from sampan.compress.choice import AS_FAST
 from sampan.compress.graph import Layer
 from sampan.compress.journal import Journal
 from sampan.compress.levers import Levers, find_levers
@@ -301,7 +302,7 @@ def improves(candidate: Candidate, other: Candidate, objective: str) -> bool:
     assert candidate.size is not None
     assert other.size is not None
     faster = candidate.latency.high < other.latency.low
-    as_fast = candidate.latency.ratio < 1.05 * other.latency.ratio
+    as_fast = candidate.latency.ratio < AS_FAST * other.latency.ratio
     if objective == "size":
         return candidate.size < 0.99 * other.size or (candidate.size < 1.02 * other.size and faster)
     if objective == "cost":

@@ -37,12 +37,17 @@ def run(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Run a pass; gives what it did, and the session options that the model needs for it."""
     chosen = find(call.name)
-    looks = getattr(chosen, "CALIBRATED", False)
+    looks = is_calibrated(call.name)
     did = chosen.apply(model_in, model_out, **({"calibration": calibration} if looks else {}), **call.params)
     needs = did.pop("session", {})
     if looks:
         did["calibrated"] = len(calibration)
     return did, {**needs, **(chosen.SESSION if did.get("stored") != 0 else {})}
+
+
+def is_calibrated(name: str) -> bool:
+    """Whether a pass looks at samples."""
+    return getattr(find(name), "CALIBRATED", False)
 
 
 def find(name: str) -> Pass:

@@ -55,15 +55,15 @@ class Replay:
         return self.agreed == self.samples
 
 
-def write_golden(file: BinaryIO, samples: Iterable[Sample]) -> None:
-    """Write samples as a compressed npz to an open binary file."""
+def write_golden(file: BinaryIO, samples: Iterable[Sample], compressed: bool = True) -> None:
+    """Write samples as an npz to an open binary file; `compressed` takes long for what is read once."""
     arrays: dict[str, Array] = {}
     for index, sample in enumerate(samples):
         parts = {"input": sample.inputs, "output": sample.outputs, "reference": sample.reference}
         for part, tensors in parts.items():
             for name, array in tensors.items():
                 arrays |= _stored(f"{index:06d}/{part}", name, array)
-    np.savez_compressed(file, allow_pickle=False, **arrays)
+    (np.savez_compressed if compressed else np.savez)(file, allow_pickle=False, **arrays)
 
 
 def read_golden(path: Path) -> list[Sample]:
