@@ -1,5 +1,6 @@
 """Fixtures that several folders of tests share."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,11 @@ import pytest
 from sampan.cli.serve import served_folders
 from sampan.serving.settings import Settings
 from sampan.store import open_store
+
+# A shell without job control starts what runs in its background with SIGINT ignored, and children inherit that: the
+# tests that interrupt a command would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
