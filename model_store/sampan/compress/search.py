@@ -4,9 +4,10 @@
                                                  → where that misses a gate: for the layers that bear it
 
 A lever is kept when its candidate holds the gates and is better in the objective, so the walk is a greedy one
-(coordinate by coordinate). Layers bear a lever in the order of the error that each alone causes
-(`sensitivity.py`), and bisection finds how many may have it. Orders and errors depend on model, samples and
-seed alone; latency decides only where the confidence intervals do not touch.
+(coordinate by coordinate). Layers get a lever in the order of the error that each alone causes for what it saves
+(`sensitivity.py`), and bisection finds how many may have it. Orders and errors depend on model and samples alone.
+Latency is measured: "faster" means that the confidence intervals do not touch, but which exact rewriting is the
+base, and which of nearly equal candidates wins, can differ from run to run.
 Rules of thumb give the order of trying, never a result.
 """
 
