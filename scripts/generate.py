@@ -1,7 +1,8 @@
 """Write the generated files, or with --check say which are out of date.
 
 * docs/cli.md: every verb's --help, as click prints it;
-* docs/manifest.schema.json: JSON Schema of manifest.json, from the class that reads it.
+* docs/manifest.schema.json, docs/function.schema.json: JSON Schema of manifest.json and function.toml, from the
+  classes that read them.
 """
 
 import importlib
@@ -12,6 +13,7 @@ import click
 import msgspec
 
 from sampan.cli.main import VERBS, main
+from sampan.contract.function import FunctionConfig
 from sampan.contract.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,8 +21,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def generated() -> dict[Path, str]:
     """Content of every generated file."""
-    schema = msgspec.json.format(msgspec.json.encode(msgspec.json.schema(Manifest)), indent=2).decode()
-    return {ROOT / "docs/cli.md": _cli(), ROOT / "docs/manifest.schema.json": schema + "\n"}
+    return {
+        ROOT / "docs/cli.md": _cli(),
+        ROOT / "docs/manifest.schema.json": _schema(Manifest),
+        ROOT / "docs/function.schema.json": _schema(FunctionConfig),
+    }
+
+
+def _schema(kind: type[msgspec.Struct]) -> str:
+    return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(kind)), indent=2).decode() + "\n"
 
 
 def _cli() -> str:

@@ -231,7 +231,7 @@ def test_two_functions_with_gates_are_not_guessed(tmp_path):
         ('gates = [\n  "cosine>=0.9",\n  "speed>=1",\n]\n', r"function.toml:3: gate 'speed>=1' names no known metric"),
         ('a = 1\ngates = "cosine>=0.9"\n', r"function.toml:2: gates must be a list of texts"),
         ("a = 1\ngates = [0.9]\n", r"function.toml:2: gates must be a list of texts"),
-        ('a = 1\nb = \ngates = ["cosine>=0.9"]', r"function.toml is no TOML: .*line 2"),
+        ('a = 1\nb = \ngates = ["cosine>=0.9"]', r"function.toml:2: this is no TOML"),
         ("a = 1\n", r"function.toml has no gates; write gates ="),
         ("gates = []\n", r"function.toml has no gates; write gates ="),
     ],

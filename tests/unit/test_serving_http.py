@@ -109,7 +109,7 @@ def test_foreign_errors_say_nothing_of_themselves():
 
 
 def test_settings_have_defaults():
-    assert read_settings({}) == Settings(models=("/opt/models",), max_payload=LAMBDA_PAYLOAD)
+    assert read_settings({}) == Settings(models=("/opt/models",), max_payload=LAMBDA_PAYLOAD, verify=True)
 
 
 def test_settings_are_read():
@@ -123,7 +123,7 @@ def test_settings_are_read():
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1770",
         "SAMPAN_TRACE": "True",
     }
-    assert read_settings(environment) == Settings(("/a", "/b"), "m", 2, 10, "/api", 3, "f", True)
+    assert read_settings(environment) == Settings(("/a", "/b"), "m", 2, 10, "/api", 3, "f", True, True)
     assert read_settings(environment | {"SAMPAN_THREADS": "5", "POWERTOOLS_SERVICE_NAME": "s"}).service == "s"
 
 

@@ -3,14 +3,13 @@
 A function names its model by `model = "name"`, `"name:3"` or `"name@alias"`; its gates are those of the model.
 """
 
-import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sampan.contract.errors import InvalidInputError
 from sampan.contract.metrics import parse_gate
+from sampan.contract.toml_lines import decode_toml, line_of
 from sampan.store import parse_reference
 
 FUNCTIONS = "functions/*/function.toml"
@@ -63,27 +62,22 @@ def _for_model(file: Path, name: str) -> Declared | None:
 
 def _toml(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text("utf-8"))
+        return decode_toml(file.read_bytes(), str(file))
     except OSError as error:
         raise InvalidInputError(f"{file} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"{file} is no TOML: {error}") from error
 
 
 def _gates(file: Path, content: dict[str, Any]) -> Declared | None:
     gates = content.get("gates", [])
     if not isinstance(gates, list) or not all(isinstance(gate, str) for gate in gates):
-        line = _line(file, r"^\s*gates\s*=")
-        raise InvalidInputError(f'{file}:{line}: gates must be a list of texts, such as ["cosine>=0.99"]')
+        raise InvalidInputError(f'{file}:{_line(file)}: gates must be a list of texts, such as ["cosine>=0.99"]')
     for gate in gates:
         try:
             parse_gate(gate)
         except InvalidInputError as error:
-            raise InvalidInputError(f"{file}:{_line(file, re.escape(gate))}: {error.message}") from error
+            raise InvalidInputError(f"{file}:{_line(file, gate)}: {error.message}") from error
     return Declared(file, tuple(gates)) if gates else None
 
 
-def _line(file: Path, pattern: str) -> int:
-    """Number of the first line that has it; 1 where none does, as with escapes in a text."""
-    lines = enumerate(file.read_text("utf-8").splitlines(), 1)
-    return next((number for number, line in lines if re.search(pattern, line)), 1)
+def _line(file: Path, gate: str = "") -> int:
+    return line_of(file.read_text("utf-8-sig"), ("gates",), gate)

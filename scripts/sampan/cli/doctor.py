@@ -59,6 +59,12 @@ NEEDS = (
     Need("zstandard", "compress --zstd, versions stored so", "pip install 'sampan[zstd]'", optional=True),
     Need("jinja2", "the page of compress --report", "pip install 'sampan[report]'", optional=True),
     Need("matplotlib", "plots of compress --report and distill", "pip install 'sampan[report]'", optional=True),
+    Need("cryptography", "package --key, sealed models", "pip install 'sampan[encrypt]'", optional=True),
+    Need("cyclonedx-python-lib", "package: bill of materials", "pip install 'sampan[package]'", optional=True),
+    Need("dockerfile-parse", "package", "pip install 'sampan[package]'", optional=True),
+    Need("model-signing", "package --sign", "pip install 'sampan[package]'", optional=True),
+    Need("docker", "package, emulate --level docker", "apt-get install docker.io", program=True, optional=True),
+    Need("sam", "emulate --level sam", "pip install aws-sam-cli", program=True, optional=True),
     Need("qemu-x86_64", "compress: CPUs without VNNI", "apt-get install qemu-user", program=True, optional=True),
     Need("uv", "a faster scripts/setup", "pip install uv", program=True, optional=True),
 )

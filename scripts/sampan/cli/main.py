@@ -27,6 +27,9 @@ VERBS = {
     "rollback": ("rollback", "Point an alias back at the version before, once that is proven."),
     "predict": ("predict", "Answer one prediction through the Lambda path."),
     "serve": ("serve", "Serve the store over HTTP, as Lambda and API Gateway would."),
+    "new": ("new", "Write a function's folder, for a model of the store."),
+    "package": ("package", "Make a function what Lambda runs, and hold it against its budgets."),
+    "emulate": ("emulate", "Run packaged functions here, as Lambda would."),
     "doctor": ("doctor", "Say what is installed, what is missing for which verb, and how to get it."),
 }
 

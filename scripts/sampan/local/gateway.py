@@ -48,12 +48,20 @@ class Gateway:
         kind: events to make: rest, http, url, alb.
         concurrency: requests that are worked on at the same time, as Lambda's concurrency; others wait. 0 is
             two a core: enough to keep the cores busy, and few copies of large bodies at once.
+        in_loop: answer requests that are quick in the event loop; not for a handler that waits for a process.
     """
 
     def __init__(
-        self, handler: Handler, kind: str = "rest", concurrency: int = 0, limits: Limits | None = None
+        self,
+        handler: Handler,
+        kind: str = "rest",
+        concurrency: int = 0,
+        limits: Limits | None = None,
+        *,
+        in_loop: bool = True,
     ) -> None:
         self._handler = handler
+        self._in_loop = in_loop
         self._make_event = EVENT_MAKERS[kind]
         self._pool = ThreadPoolExecutor(concurrency or 2 * (os.cpu_count() or 1), thread_name_prefix="function")
         self._limits = limits or Limits()
@@ -90,7 +98,7 @@ class Gateway:
 
     async def _invoke(self, request: HttpRequest) -> dict[str, Any]:
         kind = self._pace.kind(request.path, request.body)
-        if self._pace.quick(kind):
+        if self._in_loop and self._pace.quick(kind):
             return self._call(request, kind)
         work = asyncio.get_running_loop().run_in_executor(self._pool, self._call, request, kind)
         del request  # a body that waits for a thread is held once
@@ -107,6 +115,8 @@ class Gateway:
         start = time.perf_counter()
         try:
             result = self._handler(event, invocation(self._limits.timeout))
+        except (FunctionFailedError, PayloadTooLargeError):  # Lambda's own answer, not the handler's mistake
+            raise
         except Exception as error:  # whatever it is, API Gateway answers 502 and goes on
             traceback.print_exception(error)
             raise FunctionFailedError("the function failed; its log has the details") from error

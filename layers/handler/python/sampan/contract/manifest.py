@@ -13,6 +13,7 @@ from sampan.contract.errors import ModelError
 from sampan.contract.tensors import DATATYPES, Signature, TensorSpec
 
 SCHEMA = 1
+OPTIMIZATIONS = ("none", "basic", "extended", "all")  # of the graph at load, by onnxruntime's names
 ANY_CPU, VNNI_ONLY, UNKNOWN_CPU = "any x86-64", "VNNI only", "unknown"  # what `Manifest.safe` says
 
 
@@ -95,10 +96,27 @@ class Conversion(Frozen, frozen=True, kw_only=True):
 
 
 class Needs(Frozen, frozen=True, kw_only=True):
-    """What a function must bring: pip extras, and session options (onnxruntime's keys) set at load."""
+    """What a function must bring: pip extras, session options (onnxruntime's keys) and optimisation at load.
+
+    `optimization` is one of `OPTIMIZATIONS`; below `all` for graphs that were optimised before.
+    """
 
     extras: list[str] = []
     session: dict[str, str] = {}
+    optimization: str = "all"
+
+
+class Sealed(Frozen, frozen=True, kw_only=True):
+    """How the model file is encrypted: under a data key of its own, which another key wraps.
+
+    `kind` is `aes-256-gcm`, `file` the encrypted file. `key` says what wraps the data key: `file` (a key file of
+    the function's) or `kms:` with the key's ARN. `wrapped` is the wrapped data key in base64.
+    """
+
+    kind: str
+    file: str
+    key: str
+    wrapped: str
 
 
 class Manifest(Frozen, frozen=True, kw_only=True):
@@ -108,7 +126,7 @@ class Manifest(Frozen, frozen=True, kw_only=True):
     `pipeline` is the declaration that `sampan.serving.pipelines` reads, `recipe` the passes that made the
     version from `parent`. `report` is a file beside the artefact that tells how the version was made.
     `safe` says on which CPUs its gates hold: `any x86-64`, `VNNI only` or `unknown`; None where
-    it was not looked at.
+    it was not looked at. `sealed` says how the model file is encrypted, where it is.
     """
 
     schema: int = SCHEMA
@@ -134,6 +152,7 @@ class Manifest(Frozen, frozen=True, kw_only=True):
     report: str | None = None
     conversion: Conversion | None = None
     safe: str | None = None
+    sealed: Sealed | None = None
 
     @property
     def ref(self) -> str:
@@ -180,6 +199,9 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
     for tensor in (*manifest.inputs, *manifest.outputs):
         if tensor.datatype not in DATATYPES:
             raise ModelError(f"{where} names the datatype '{tensor.datatype}', which is none of V2's")
+    level = manifest.needs.optimization
+    if level not in OPTIMIZATIONS:
+        raise ModelError(f"{where} names the optimisation level '{level}'; there are {', '.join(OPTIMIZATIONS)}")
     return manifest
 
 

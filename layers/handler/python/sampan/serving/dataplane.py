@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from sampan.contract import VERSION
-from sampan.contract.errors import InvalidInputError, NotFoundError
+from sampan.contract.errors import InvalidInputError, ModelError, NotFoundError
 from sampan.contract.tensors import Array, Tensors
 from sampan.serving.repository import ModelRepository, ServedModel
 
@@ -66,6 +66,7 @@ class DataPlane:
 
         Raises:
             InvalidInputError: an item of the wrong kind, or a model without a pipeline.
+            ModelError: the function's own pipeline fails.
         """
         pipeline = model.pipeline
         if pipeline.preprocess is None or pipeline.postprocess is None:
@@ -74,7 +75,10 @@ class DataPlane:
             return Predicted([], 0.0)
         inputs = pipeline.preprocess(items)
         inferred = self.infer(model, inputs)
-        return Predicted(pipeline.postprocess(inferred.outputs, inputs), inferred.run_ms)
+        results = pipeline.postprocess(inferred.outputs, inputs)
+        if pipeline.own and len(results) != len(items):
+            raise ModelError(f"{pipeline.own} gives {len(results)} results for {len(items)} items; give one an item")
+        return Predicted(results, inferred.run_ms)
 
     def embed(self, model: ServedModel, texts: list[str]) -> Predicted:
         """Vectors of texts.

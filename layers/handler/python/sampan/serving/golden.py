@@ -13,13 +13,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
-from zipfile import BadZipFile
 
 import numpy as np
 
 from sampan.contract.errors import ModelError
 from sampan.contract.manifest import Golden, Manifest
-from sampan.contract.metrics import measure, parse_gate
 from sampan.contract.tensors import Array, Tensors
 from sampan.serving.codecs.binary import decode_strings, encode_strings
 from sampan.serving.session import Session
@@ -72,6 +70,8 @@ def read_golden(path: Path) -> list[Sample]:
     Raises:
         ModelError: the file is missing or damaged.
     """
+    from zipfile import BadZipFile  # 6 ms that a cold start without golden samples need not pay
+
     samples: dict[str, dict[str, dict[str, Array]]] = {}
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -140,6 +140,8 @@ def _distance(want: Array, got: Array) -> str:
 
 
 def _gates_hold(manifest: Manifest, samples: list[Sample], answers: list[dict[str, Array]]) -> bool:
+    from sampan.contract.metrics import measure, parse_gate
+
     truth = [sample.truth for sample in samples]
     gates = [gate for gate in (parse_gate(entry.gate) for entry in manifest.gates) if not gate.own]
     return bool(gates) and all(gate.holds(measure(gate.metric, truth, answers, gate.output).value) for gate in gates)

@@ -18,6 +18,7 @@ from sampan.contract.errors import InvalidInputError, PayloadTooLargeError, Samp
 from sampan.serving.dataplane import DataPlane
 from sampan.serving.events import UNKNOWN, Event, Result, source_of
 from sampan.serving.http import JSON, Observer, Request, Response, error_response
+from sampan.serving.phases import Phases
 from sampan.serving.repository import ModelRepository, load
 from sampan.serving.routes import Api
 from sampan.serving.settings import Settings, read_settings
@@ -83,14 +84,31 @@ class LambdaHandler:
         return self._cold_lane.answer(request, context)
 
 
-def create_handler(settings: Settings | None = None, observer: Observer | None = None) -> LambdaHandler:
+def create_handler(
+    settings: Settings | None = None, observer: Observer | None = None, phases: Phases | None = None
+) -> LambdaHandler:
     """The function's handler, its models loaded.
 
+    Args:
+        phases: is told where the time goes.
+
     Raises:
-        ModelError: nothing to serve, a broken model, or golden samples that are not reproduced.
+        ModelError: nothing to serve, a broken or changed model, a pipeline of the function's own that cannot be
+            loaded, or golden samples that are not reproduced.
     """
     chosen = settings or read_settings()
-    repository = load(chosen.models, threads=chosen.threads, default=chosen.default, golden=chosen.golden_check)
+    repository = load(
+        chosen.models,
+        threads=chosen.threads,
+        default=chosen.default,
+        golden=chosen.golden_check,
+        verify=chosen.verify,
+        manifest_digest=chosen.manifest_digest,
+        pipeline=chosen.pipeline,
+        key_file=chosen.key_file,
+        warm=chosen.warm,
+        phases=phases,
+    )
     handler = LambdaHandler(repository, chosen, observer or _lambda_observer(chosen.service))
     gc.freeze()  # what start-up made lives for good: a collection need not walk it
     return handler
@@ -103,9 +121,7 @@ def _lambda_observer(service: str) -> Observer:
 
 
 def traced(handler: Callable[[Event, Any], Result], settings: Settings) -> Callable[[Event, Any], Result]:
-    """The handler with an X-Ray segment around each call, if the settings ask for it."""
-    if not settings.trace:
-        return handler
+    """The handler with an X-Ray segment around each call."""
     from aws_lambda_powertools import Tracer
 
     tracer = Tracer(service=settings.service)

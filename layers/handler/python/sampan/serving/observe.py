@@ -9,6 +9,7 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedd
 
 import sys
 import time
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, TextIO
 
@@ -39,6 +40,19 @@ class LambdaObserver:
         self._emf = _emf_header(service)
         self._cold = True
 
+    def started(self, models: str, phases: Mapping[str, float]) -> None:
+        """Write the line of the cold start: what is served, and the milliseconds of each phase."""
+        self._write(
+            {
+                "level": "INFO",
+                "message": "init",
+                "timestamp": _timestamp(time.time()),
+                "service": self._service,
+                "model": models,
+                "phases": phases,
+            }
+        )
+
     def served(self, request: Request, response: Response, start: float, context: Any) -> None:
         """Write the line of one answered request; `start` is its `time.perf_counter()`."""
         cold, self._cold = self._cold, False
@@ -63,12 +77,15 @@ class LambdaObserver:
             "Errors": int(response.status >= 500),
             "ColdStarts": int(cold),
         }
-        self._stream.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE).decode())
-        self._stream.flush()
+        self._write(line)
 
     def failed(self, request: Request, error: BaseException) -> None:
         """Log an error that is not the client's, with its traceback."""
         self._logger.error("%s %s failed: %s", request.method, request.path, error, exc_info=error)
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        self._stream.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE).decode())
+        self._stream.flush()
 
 
 def _printable(path: str) -> str:

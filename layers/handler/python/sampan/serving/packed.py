@@ -15,8 +15,11 @@ def is_packed(model: Path) -> bool:
     return model.suffix == ENDING
 
 
-def unpack(model: Path) -> bytes:
+def unpack(model: Path, content: bytes | None = None) -> bytes:
     """The model that a packed file holds.
+
+    Args:
+        content: what stands in the file, where that was read already.
 
     Raises:
         ModelError: the file is missing or damaged, or the library is not installed.
@@ -28,7 +31,8 @@ def unpack(model: Path) -> bytes:
             f"{model.name} is packed and needs the package zstandard; install it with pip install 'sampan[{EXTRA}]'"
         ) from error
     try:
-        return zstandard.ZstdDecompressor().decompress(model.read_bytes())
+        packed = model.read_bytes() if content is None else content
+        return zstandard.ZstdDecompressor().decompress(packed)
     except OSError as error:
         raise ModelError(f"cannot read {model}: {error.strerror}") from error
     except (zstandard.ZstdError, MemoryError) as error:

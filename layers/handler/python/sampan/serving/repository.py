@@ -6,14 +6,18 @@ A version folder is what the store keeps and an image carries: `manifest.json`, 
 import logging
 import threading
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+
+import numpy as np
 
 from sampan.contract.errors import ModelError, NotFoundError
 from sampan.contract.manifest import Manifest, decode_manifest
-from sampan.contract.tensors import Array, Signature, Tensors
+from sampan.contract.tensors import DATATYPES, Array, Signature, Tensors, TensorSpec
 from sampan.serving.cpu import here
 from sampan.serving.golden import Sample, read_golden, replay
+from sampan.serving.integrity import check_files, check_manifest
+from sampan.serving.phases import Phases
 from sampan.serving.pipelines import Pipeline, build_pipeline
 from sampan.serving.session import OnnxSession, Session
 
@@ -23,15 +27,32 @@ _SHOWN = 20  # models that a sentence names
 
 
 class ServedModel:
-    """One version, opened when first asked (`session`), or before (`open`)."""
+    """One version, opened when first asked (`session`), or before (`open`).
 
-    def __init__(self, folder: Path, threads: int = 0) -> None:
+    Args:
+        verify: compare its files with the manifest before it is opened.
+        key_file: opens a sealed model.
+        phases: is told how long that takes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        threads: int = 0,
+        *,
+        verify: bool = False,
+        key_file: Path | None = None,
+        phases: Phases | None = None,
+    ) -> None:
         self.folder = folder
         self.manifest = read_manifest(folder)
         self.name = self.manifest.name
         self.version = str(self.manifest.version)
         self.signature: Signature = self.manifest.signature
         self._threads = threads
+        self._verify = verify
+        self._key_file = key_file
+        self._phases = phases or Phases()
         self._lock = threading.Lock()
         self._session: Session | None = None
 
@@ -51,12 +72,30 @@ class ServedModel:
     def open(self) -> Session:
         with self._lock:
             if self._session is None:
-                self._session = open_session(self.folder, self.manifest, self._threads)
+                self._session = self._opened()
             return self._session
+
+    def _opened(self) -> Session:
+        if self._verify:
+            with self._phases.timed("verify"):
+                check_files(self.folder, self.manifest)
+        with self._phases.timed("load"):
+            return open_session(self.folder, self.manifest, self._threads, self._key_file)
 
     @cached_property
     def pipeline(self) -> Pipeline:
         return build_pipeline(self.manifest, self.folder)
+
+    def take(self, own: Path) -> None:
+        """Take pre- and post-processing from a file of the function's own; what it leaves out stays as declared.
+
+        Raises:
+            ModelError: the file cannot be loaded, or defines neither.
+        """
+        from sampan.serving.pipelines.own import with_own  # few functions have one
+
+        declared = partial(build_pipeline, self.manifest, self.folder)
+        self.pipeline = with_own(own, self.signature, declared)
 
     def golden(self) -> list[Sample]:
         return read_golden(self.folder / self.manifest.golden.file)
@@ -117,23 +156,61 @@ class ModelRepository:
         return (", ".join(shown) or "none") + (f" and {more} more" if more else "")
 
 
-def load(folders: Iterable[str | Path], *, threads: int = 0, default: str = "", golden: int = 0) -> ModelRepository:
+def load(
+    folders: Iterable[str | Path],
+    *,
+    threads: int = 0,
+    default: str = "",
+    golden: int = 0,
+    verify: bool = False,
+    manifest_digest: str = "",
+    pipeline: Path | None = None,
+    key_file: Path | None = None,
+    warm: bool = False,
+    phases: Phases | None = None,
+) -> ModelRepository:
     """Open the live version of every model below some folders; other versions open when first asked.
 
     Args:
         folders: version folders, or trees that hold some; of a tree, the highest version of a name is live.
         golden: golden samples that each live version must reproduce first.
+        verify: compare the files of a version with its manifest before it is opened.
+        manifest_digest: `sha256:…` that the manifest of the only live version must have.
+        pipeline: own pre- and post-processing of the default model.
+        key_file: opens sealed models.
+        warm: run each live version once.
+        phases: is told where the time goes.
 
     Raises:
-        ModelError: no version there, a broken one, or one that does not reproduce its golden samples.
+        ModelError: no version there, a broken or changed one, or one that does not reproduce its golden samples.
     """
+    spent = phases or Phases()
     found = [version for folder in folders for version in find_versions(Path(folder))]
-    repository = ModelRepository([ServedModel(folder, threads) for folder in found], default)
+    models = [ServedModel(folder, threads, verify=verify, key_file=key_file, phases=spent) for folder in found]
+    repository = ModelRepository(models, default)
+    if manifest_digest:
+        with spent.timed("verify"):
+            _check_pin(list(repository.live()), manifest_digest)
     for model in repository.live():
         model.open()
-        if golden:
-            prove(model, golden)
+    if pipeline is not None:
+        with spent.timed("pipeline"):
+            repository.default().take(pipeline)
+    if golden:
+        with spent.timed("golden"):
+            for model in repository.live():
+                prove(model, golden)
+    if warm:
+        with spent.timed("warm"):
+            for model in repository.live():
+                warm_up(model)
     return repository
+
+
+def _check_pin(live: list[ServedModel], digest: str) -> None:
+    if len(live) != 1:
+        raise ModelError(f"a release pins the manifest of one model, but {len(live)} are served; serve one")
+    check_manifest(live[0].folder / MANIFEST, digest)
 
 
 def find_versions(folder: Path) -> list[Path]:
@@ -167,6 +244,24 @@ def prove(model: ServedModel, limit: int | None = None) -> None:
         _log.warning("%s holds its gates here, but %s; %s", manifest.ref, outcome.difference, here(manifest.safe))
 
 
+def warm_up(model: ServedModel) -> None:
+    """Run a version once, on a golden sample where it has one, else on zeros; failing changes nothing but the log."""
+    try:
+        samples = model.golden() if (model.folder / model.manifest.golden.file).is_file() else []
+        model.session.run(
+            samples[0].inputs if samples else {spec.name: _zeros(spec) for spec in model.signature.inputs}
+        )
+        _ = model.pipeline  # building it is the work
+    except Exception as error:  # whatever it is, requests may go well
+        _log.warning("%s could not be warmed up: %s", model.manifest.ref, error)
+
+
+def _zeros(spec: TensorSpec) -> Array:
+    shape = tuple(1 if size < 0 else size for size in spec.shape)
+    dtype = DATATYPES[spec.datatype].dtype
+    return np.full(shape, b"", object) if spec.datatype == "BYTES" else np.zeros(shape, dtype)
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a version folder.
 
@@ -180,13 +275,21 @@ def read_manifest(folder: Path) -> Manifest:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def open_session(folder: Path, manifest: Manifest, threads: int = 0) -> OnnxSession:
-    """A session on a version's model, with the session options that its recipe needs.
+def open_session(folder: Path, manifest: Manifest, threads: int = 0, key_file: Path | None = None) -> OnnxSession:
+    """A session on a version's model, with the options and the optimisation that it needs.
 
     Raises:
-        ModelError: the model cannot be loaded, or its signature is not the manifest's.
+        ModelError: the model cannot be loaded or unsealed, or its signature is not the manifest's.
     """
-    session = OnnxSession(folder / manifest.model, threads=threads, config=manifest.needs.session)
+    name, content = manifest.model, None
+    if manifest.sealed is not None:
+        from sampan.serving.sealed import ENDING, open_sealed  # few models are
+
+        name, content = name.removesuffix(ENDING), open_sealed(folder, manifest, key_file)
+    needs = manifest.needs
+    session = OnnxSession(
+        folder / name, threads=threads, optimization=needs.optimization, config=needs.session, content=content
+    )
     if session.signature != manifest.signature:
         raise ModelError(f"{manifest.ref}: the signature of {manifest.model} is not the one in its manifest")
     return session

@@ -24,6 +24,7 @@ from sampan.contract.tensors import Array
 from sampan.serving.codecs import json, rows, v2
 from sampan.serving.dataplane import DataPlane
 from sampan.serving.http import OCTETS, Request, Response, compressed, decoded_body, error_response
+from sampan.serving.pipelines.pipeline import OWN
 from sampan.serving.repository import ServedModel
 
 Params = dict[str, str | None]
@@ -154,24 +155,31 @@ def _predict(call: Call) -> Response:
     if model.pipeline.kind == "rows":
         answer, run_ms = _rows(call, model, "input", "inputs")
         return _results(model, answer, run_ms)
-    one, items = json.read(call.body, _items)
+    one, items = json.read(call.body, _any_items if model.pipeline.kind == OWN else _items)
     results = call.plane.predict(model, items)
     return _results(model, {"output": results.results[0]} if one else {"outputs": results.results}, results.run_ms)
 
 
 def _items(node: Any) -> tuple[bool, list[str | bytes]]:
     """Items for a pipeline, and whether there is one by intention."""
+    one, items = _any_items(node)
+    return one, [_item(item) for item in items]
+
+
+def _any_items(node: Any) -> tuple[bool, list[Any]]:
+    """The same for a function's own pipeline, which takes any JSON value, and bytes for `{"b64": "…"}`."""
     key, value = rows.member(node, "input", "inputs")
     nodes = [value] if key == "input" else json.sequence(value, "'inputs'")
-    return key == "input", [_item(json.plain(item)) for item in nodes]
+    return key == "input", [_unpacked(json.plain(item)) for item in nodes]
+
+
+def _unpacked(value: Any) -> Any:
+    return rows.decode_base64(value["b64"], "'b64'") if isinstance(value, dict) and set(value) == {"b64"} else value
 
 
 def _item(value: Any) -> str | bytes:
-    """Text as it is, `{"b64": "…"}` as bytes."""
-    if isinstance(value, str):
+    if isinstance(value, str | bytes):
         return value
-    if isinstance(value, dict) and set(value) == {"b64"}:
-        return rows.decode_base64(value["b64"], "'b64'")
     raise InvalidInputError('an item must be text, or {"b64": "…"} for bytes')
 
 
@@ -245,7 +253,13 @@ def _vector(vector: Any, encoding: str) -> Any:
 
 def _results(model: ServedModel, results: dict[str, Any], run_ms: float) -> Response:
     head = {"model_name": model.name, "model_version": model.version}
-    return Response(json.dumps({**head, **results}), labels=_labels(model, run_ms))
+    try:
+        body = json.dumps({**head, **results})
+    except TypeError as error:
+        if not model.pipeline.own:
+            raise
+        raise ModelError(f"{model.pipeline.own} gives a result that is no JSON: {error}") from error
+    return Response(body, labels=_labels(model, run_ms))
 
 
 def _labels(model: ServedModel, run_ms: float) -> dict[str, object]:

@@ -42,6 +42,7 @@ class OnnxSession:
         threads: intra-op threads; 0 takes every core the process may use.
         optimization: graph optimisation at load: none, basic, extended, all.
         config: session options by onnxruntime's own keys (onnxruntime_session_options_config_keys.h).
+        content: what stands in the model file, where that is in memory already; the file is not read then.
 
     Raises:
         ModelError: the file is missing, broken, or has an operator this onnxruntime lacks.
@@ -55,6 +56,7 @@ class OnnxSession:
         optimization: str = "all",
         config: Mapping[str, str] | None = None,
         optimized_path: Path | None = None,
+        content: bytes | None = None,
     ) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or _cores()
@@ -65,7 +67,7 @@ class OnnxSession:
             options.add_session_config_entry(key, value)
         if optimized_path is not None:
             options.optimized_model_filepath = str(optimized_path)
-        source = unpack(model) if is_packed(model) else str(model)
+        source = _source(model, content)
         try:
             self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's classes share no base but Exception
@@ -111,6 +113,12 @@ class OnnxSession:
             return [_from_ort(value) for value in self._session.run_with_ort_values(names, values)]
         texts = {name: _strings(array) if array.dtype.kind == "O" else array for name, array in inputs.items()}
         return [_bytes(array) if array.dtype.kind == "O" else array for array in self._session.run(names, texts)]
+
+
+def _source(model: Path, content: bytes | None) -> str | bytes:
+    if is_packed(model):
+        return unpack(model, content)
+    return str(model) if content is None else content
 
 
 def _cores() -> int:

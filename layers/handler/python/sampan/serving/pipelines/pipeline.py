@@ -13,27 +13,33 @@ from sampan.contract.tensors import Array, Signature, Tensors
 from sampan.serving.pipelines.inputs import INPUT_KINDS
 from sampan.serving.pipelines.outputs import OUTPUT_KINDS
 
+OWN = "own"  # kind of a step that is the function's own
+
 
 class Preprocessor(Protocol):
     """Items (text or bytes) to input tensors."""
 
-    def __call__(self, items: list[Any]) -> dict[str, Array]: ...
+    def __call__(self, items: list[Any], /) -> dict[str, Array]: ...
 
 
 class Postprocessor(Protocol):
     """Output tensors, with the inputs they came from, to one JSON-ready result an item."""
 
-    def __call__(self, outputs: Mapping[str, Array], inputs: Tensors) -> list[Any]: ...
+    def __call__(self, outputs: Mapping[str, Array], inputs: Tensors, /) -> list[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """`kind` is the input kind (`bytes`, `image`, `text`), or `rows` when nothing is declared."""
+    """`kind` is the input kind (`bytes`, `image`, `text`, `own`), or `rows` when nothing is declared.
+
+    `own` is the name of the file that steps of the function's own come from.
+    """
 
     kind: str
     preprocess: Preprocessor | None = None
     postprocess: Postprocessor | None = None
     output_kind: str = "rows"
+    own: str = ""
 
 
 def check_declaration(declaration: dict[str, Any], signature: Signature, folder: Path) -> list[str]:

@@ -1,0 +1,175 @@
+"""`sampan package`: functions as what Lambda runs, held against their budgets."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sampan.cli.output import json_option, print_json, say
+
+if TYPE_CHECKING:
+    from sampan.packaging.budgets import Measurement
+    from sampan.packaging.build import Measure, Package
+    from sampan.packaging.context import Context
+    from sampan.packaging.image import Image
+    from sampan.serving.golden import Sample
+
+_EPILOG = """\b
+Examples:
+  sampan package magika
+  sampan package --no-docker -o json
+  sampan package magika --base-image python:3.12-slim --tag v1"""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option(
+    "--base-image",
+    envvar="SAMPAN_BASE_IMAGE",
+    show_envvar=True,
+    metavar="IMAGE",
+    help="Base to build on. Default: AWS's Python image of the function's version.",
+)
+@click.option("--tag", metavar="T", help="A further tag of the image.")
+@click.option("--no-docker", is_flag=True, help="Write the context and check the Dockerfile; no engine is needed.")
+@click.option("--no-measure", is_flag=True, help="Do not run the function; times and memory stay unknown.")
+@click.option("--key", metavar="KEY", help="Seal the model at rest: a key file, or kms: and the ARN of a KMS key.")
+@click.option(
+    "--sign", type=click.Path(path_type=Path), metavar="KEY", help="Sign the model (OpenSSF) with this private key."
+)
+@click.option("--rie", envvar="SAMPAN_RIE", show_envvar=True, metavar="PROGRAM", help="The emulator to measure with.")
+@json_option
+@click.pass_context
+def command(
+    context: click.Context,
+    names: tuple[str, ...],
+    base_image: str | None,
+    tag: str | None,
+    no_docker: bool,
+    no_measure: bool,
+    key: str | None,
+    sign: Path | None,
+    rie: str | None,
+    output: str,
+) -> None:
+    """Package functions as Lambda runs them, and hold them against their budgets.
+
+    Without NAMEs all functions of the project. Prints each image's reference (of a zip placement the function's
+    zip; with --no-docker the context's folder). What was made lies in build/functions/NAME: bill of materials,
+    signature, template for sam, waterfall of sizes and times. Exits with 1 when a budget is exceeded.
+    """
+    from sampan.packaging.build import Order, package
+    from sampan.packaging.project import find_functions
+    from sampan.store import open_store
+
+    project: Path = context.find_root().params["project_dir"]
+    store = open_store(context.obj)
+    order = Order(base=base_image, tag=tag, docker=not no_docker, key=key, signing_key=sign)
+    made = []
+    for name in names or _all(find_functions(project), project):
+        with _progress(name) as step:
+            measure = None if no_measure else _measurer(project, rie, key)
+            packaged = package(project, store, name, order, measure=measure, step=step, say=say)
+        made.append(packaged)
+        _tell(packaged, output)
+    if output == "json":
+        print_json([_facts(packaged) for packaged in made])
+    for packaged in made:
+        packaged.waterfall.check()
+
+
+def _all(names: list[str], project: Path) -> list[str]:
+    from sampan.contract.errors import NotFoundError
+
+    if not names:
+        raise NotFoundError(f"{project} has no functions; make one with 'sampan new NAME --model REF'")
+    return names
+
+
+def _measurer(project: Path, rie: str | None, key: str | None) -> "Measure":
+    """What runs the function and measures it: the image, else the same files under the emulator."""
+
+    def run(context: "Context", image: "Image | None", samples: "Sequence[Sample]") -> "Measurement | None":
+        from sampan.emulation.artefacts import host_root, key_file
+        from sampan.emulation.container import ContainerInstance
+        from sampan.emulation.instance import InstanceError
+        from sampan.emulation.measure import measure
+        from sampan.emulation.requests import golden_events
+        from sampan.emulation.rie import RieInstance, find_rie
+        from sampan.packaging.docker import Engine
+
+        function = context.function
+        if key and key_file(key) is None:
+            say(f"{function.name} was not run: its key is one of KMS")
+            return None
+        events = golden_events(samples, context.manifest)
+        if image is not None:
+            engine = Engine()
+            return measure(lambda: ContainerInstance(function, image.reference, engine, key_file(key)), events)
+        try:
+            program = find_rie(rie, project)
+        except InstanceError as error:
+            say(f"{function.name} was not run: {error}")
+            return None
+        root = host_root(context)
+        return measure(lambda: RieInstance(function, root, program, key=key_file(key)), events)
+
+    return run
+
+
+def _tell(packaged: "Package", output: str) -> None:
+    from rich.console import Console
+
+    from sampan.packaging.waterfall import show
+
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        console.width = 160
+    show(packaged.waterfall, console)
+    for note in packaged.notes:
+        say(note)
+    image = packaged.image
+    if image is not None:
+        say(f"image: {image.id}")
+    say(f"papers: {packaged.folder}")
+    if output != "json":
+        click.echo(packaged.reference)
+
+
+def _facts(packaged: "Package") -> dict[str, Any]:
+    from sampan.packaging.waterfall import as_dict
+
+    image, archives = packaged.image, packaged.archives
+    return {
+        "function": packaged.function.name,
+        "model": packaged.context.ref,
+        "reference": packaged.reference,
+        "image": image and image.id,
+        "layers": [
+            {"kind": layer.kind, "digest": layer.digest, "unpacked": layer.unpacked, "compressed": layer.compressed}
+            for layer in (image.layers if image else ())
+        ],
+        "zip": archives and {"function": str(archives.function), "layer": str(archives.layer)},
+        "context": {"folder": str(packaged.context.folder), "digest": packaged.context.digest},
+        "papers": str(packaged.folder),
+        "waterfall": as_dict(packaged.waterfall),
+    }
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Callable[[str], None]]:
+    """A moving bar on stderr where that is a terminal; nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=None)
+
+        def step(words: str) -> None:
+            bar.update(task, description=f"{name}: {words[:100]}")
+
+        yield step

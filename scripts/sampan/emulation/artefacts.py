@@ -1,0 +1,216 @@
+"""What a function is packaged into, made when a level first needs it: context, files, archives, image, template.
+
+functions/<name> + store → context → root | zips unpacked | image | image + template
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+from zipfile import ZipFile
+
+import msgspec
+
+from sampan.contract.errors import SampanError
+from sampan.emulation.container import ContainerInstance
+from sampan.emulation.instance import Instance, InstanceError
+from sampan.emulation.rie import RieInstance, find_rie, find_sam
+from sampan.emulation.sam import SamApi
+from sampan.packaging.archive import build_archives, this_machine
+from sampan.packaging.build import base_of
+from sampan.packaging.context import BUILD, Context, write_context
+from sampan.packaging.docker import Engine
+from sampan.packaging.image import build_image
+from sampan.packaging.install import install_code
+from sampan.packaging.project import Function, read_function
+from sampan.packaging.rootfs import Root, make_root
+from sampan.packaging.template import ApiKind, ImageArtefact, write_template
+from sampan.store.protocol import Store, Version
+
+Level = Literal["rie", "zip", "docker"]
+LEVELS: tuple[Level, ...] = ("rie", "zip", "docker")
+_CLIENT = ("awslambdaric", "runtime_client*", "simplejson", "snapshot_restore_py*")
+
+
+class Artefacts:
+    """A function of a project, packaged as each level asks.
+
+    Args:
+        memory: MB instead of those of its `function.toml`; timeout: seconds instead of those.
+        base: image to build on; None: AWS's for the function's Python.
+        key: seals the model, as `sampan package --key` does.
+        rie: the emulator's program; sam: the `sam` program; None: looked for.
+        say: gets sentences for the person.
+    """
+
+    def __init__(
+        self,
+        project: Path,
+        store: Store,
+        name: str,
+        *,
+        memory: int | None = None,
+        timeout: int | None = None,
+        base: str | None = None,
+        key: str | None = None,
+        rie: str | None = None,
+        sam: str | None = None,
+        engine: Engine | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        packaged = read_function(project, name)
+        changes = {key: value for key, value in (("memory", memory), ("timeout", timeout)) if value is not None}
+        self.function: Function = replace(packaged, config=msgspec.structs.replace(packaged.config, **changes))
+        self.engine = engine or Engine()
+        self._project = project.absolute()
+        self._store = store
+        self._base = base
+        self._key = key
+        self._rie = rie
+        self._sam = sam
+        self._say = say
+
+    @property
+    def folder(self) -> Path:
+        """Where the function is built."""
+        return self._project / BUILD / self.function.name
+
+    @cached_property
+    def version(self) -> Version:
+        """The model's version, as it is in the store."""
+        return self._store.find(self.function.config.model)
+
+    @cached_property
+    def context(self) -> Context:
+        return write_context(self._project, self.function, self.version, key=self._key, say=self._say)
+
+    @cached_property
+    def root(self) -> Root:
+        return host_root(self.context)
+
+    @cached_property
+    def unpacked(self) -> Root:
+        """The archives of the zip placement, unpacked as Lambda does it, for this machine's Python."""
+        folder = _made(self.context, "unpacked", self._unpack)
+        return Root(folder / "task", (folder / "task", folder / "opt" / "python", folder / "client"))
+
+    @cached_property
+    def image(self) -> str:
+        """The packaged image's reference; built unless it is there."""
+        self.engine.check()
+        base = base_of(self.function, self._base)
+        return build_image(self.engine, self.context, base=base, log=self.folder / "build.log").reference
+
+    @cached_property
+    def rie(self) -> Path:
+        """The emulator's program."""
+        return find_rie(self._rie, self._project)
+
+    def starter(self, level: Level) -> Callable[[], Instance]:
+        """What starts an instance; everything that it needs is made before this returns.
+
+        Raises:
+            SampanError: the level is not to be had here; says why.
+        """
+        if level == "docker":
+            image = self.image
+            return lambda: ContainerInstance(self.function, image, self.engine, self.key_file)
+        rie, root = self.rie, self.root if level == "rie" else self.unpacked
+        return lambda: RieInstance(self.function, root, rie, level, self.key_file)
+
+    def why_not(self, level: str) -> str:
+        """Why a level is not to be had on this machine; empty where it is. Nothing is built for the answer."""
+        try:
+            if level in ("docker", "sam"):
+                self.engine.check()
+            if level in ("rie", "zip"):
+                _ = self.rie
+            if level == "sam":
+                self._sam_program()
+                self._unsealed()
+        except SampanError as error:
+            return str(error)
+        return ""
+
+    def sam_api(self, api: ApiKind = "rest") -> SamApi:
+        """A running `sam local start-api` of the image.
+
+        Raises:
+            SampanError: no engine, no sam, or it does not start; says where its log is.
+        """
+        program = self._sam_program()
+        self._unsealed()
+        template = self.folder / "sam" / f"{api}.json"
+        write_template(template, self.function, ImageArtefact(self.image), api=api)
+        return SamApi(program, template, self.function, self.engine, self.image)
+
+    @property
+    def key_file(self) -> Path | None:
+        """The file that opens a sealed model; None where it is not sealed by one."""
+        return key_file(self._key)
+
+    def _unsealed(self) -> None:
+        if self._key:
+            raise InstanceError("sam local cannot give a function the key of a sealed model; choose another level")
+
+    def _unpack(self, into: Path) -> None:
+        archives = build_archives(self.context, into / "archives", target=this_machine())
+        for archive, folder in ((archives.function, "task"), (archives.layer, "opt")):
+            with ZipFile(archive) as file:
+                file.extractall(into / folder)
+        _link_client(make_root(self.context).path[-1], into / "client")
+        shutil.rmtree(into / "archives")
+
+    def _sam_program(self) -> Path:
+        program = find_sam(self._project, self._sam)
+        if program is None:
+            raise InstanceError(
+                "there is no program sam: put it on PATH, name it with SAMPAN_SAM, or run scripts/containers"
+            )
+        return program
+
+
+def key_file(key: str | None) -> Path | None:
+    """A key that is a file, not one of KMS."""
+    return Path(key) if key and not key.startswith("kms:") else None
+
+
+def host_root(context: Context) -> Root:
+    """A context's files for this machine's Python; our code has its bytecode, as in the image."""
+    made = make_root(context)
+    code = _made(context, "code", lambda into: _compile_code(context, into))
+    return Root(made.task, (made.task, code, made.path[-1]))
+
+
+def _compile_code(context: Context, into: Path) -> None:
+    shutil.copytree(context.folder / "code" / "opt" / "python", into)
+    install_code(into)
+
+
+def _made(context: Context, name: str, fill: Callable[[Path], None]) -> Path:
+    """A folder that belongs to the context's digest, filled where it is not there yet; older ones are removed."""
+    folder = context.folder.absolute().parent / f"{name}-{context.digest[-12:]}"
+    if folder.is_dir():
+        return folder
+    new = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        fill(new)
+        for old in folder.parent.glob(f"{name}-*"):
+            shutil.rmtree(old, ignore_errors=True)
+        new.rename(folder)
+    except OSError as error:
+        raise InstanceError(f"{error.filename or new} cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return folder
+
+
+def _link_client(dependencies: Path, into: Path) -> None:
+    """The runtime client alone, which Lambda brings and an archive does not have."""
+    into.mkdir(parents=True)
+    for pattern in _CLIENT:
+        for path in dependencies.glob(pattern):
+            (into / path.name).symlink_to(path)

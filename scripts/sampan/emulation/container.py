@@ -1,0 +1,156 @@
+"""An instance in a container of the packaged image, with the limits that Lambda gives."""
+
+import atexit
+import subprocess
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from sampan.contract.errors import SampanError
+from sampan.emulation.instance import (
+    KEY_VARIABLE,
+    TIMEOUT_NOTE,
+    EmulatorClient,
+    InstanceError,
+    Invocation,
+    descendants,
+    invocation_of,
+    kilobytes_of,
+    lambda_environment,
+    peak_memory,
+)
+from sampan.emulation.log import FollowedLog
+from sampan.emulation.quota import quota_of
+from sampan.packaging.docker import Engine, last_line
+from sampan.packaging.project import Function
+
+LABEL = "sampan.emulation"
+_PORT = 8080  # of the emulator in the image
+_HELP = "'docker run --help'"  # where the client says what went wrong, this line comes last
+_STARTED = 30  # s until the engine has started a container
+# Lambda's own, https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html; its user has no rights
+_LIMITS = (
+    *("--read-only", "--tmpfs", "/tmp:rw,exec,nosuid,nodev,size=512m,mode=1777"),
+    *("--pids-limit", "1024", "--ulimit", "nofile=1024:1024"),
+    *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
+)
+_KEY = "/run/sampan.key"
+_NOTES = ("what is in /tmp counts into the memory here; in Lambda it does not", TIMEOUT_NOTE)
+
+
+class ContainerInstance:
+    """A container that lives as long as this object is not stopped.
+
+    Args:
+        function: its memory, timeout and variables.
+        image: reference of the packaged image.
+        engine: the Docker engine.
+        key: file that opens a sealed model; the function runs as its owner, who alone may read it.
+
+    Raises:
+        InstanceError: it does not start.
+        EngineError: no engine answers.
+    """
+
+    level = "docker"
+
+    def __init__(self, function: Function, image: str, engine: Engine, key: Path | None = None) -> None:
+        self._function = function
+        self._key = key
+        self._engine = engine
+        self._peak = 0.0
+        self.name = f"sampan-{function.name}-{uuid4().hex[:8]}"
+        quota = quota_of(function.config.memory)
+        self.notes = (*quota.notes, *_NOTES)
+        atexit.register(self.stop)
+        try:
+            self._start(image, quota.cpus)
+        except BaseException:
+            self.stop()
+            raise
+
+    def invoke(self, event: Mapping[str, Any]) -> Invocation:
+        """Answer one event.
+
+        Raises:
+            PayloadTooLargeError: it is over Lambda's limit.
+            InstanceError: the container or the engine is gone.
+        """
+        answered = self._client.invoke(event)
+        self._peak = max(self._peak, self._held())
+        return invocation_of(self._function, answered, self._peak)
+
+    def stop(self) -> None:
+        """Remove the container, whatever it does; nothing is left."""
+        atexit.unregister(self.stop)
+        with suppress(SampanError):
+            self._engine.output("rm", "--force", "--volumes", self.name, timeout=30)
+        if process := getattr(self, "_process", None):
+            process.kill()
+            process.wait()
+
+    def _start(self, image: str, cpus: float) -> None:
+        config = self._function.config
+        variables = [f"--env={name}={value}" for name, value in lambda_environment(self._function).items()]
+        memory = f"{config.memory}m"
+        self._process: subprocess.Popen[bytes] = self._engine.popen(
+            *("run", "--rm", "--pull", "never", "--name", self.name, "--label", f"{LABEL}={self._function.name}"),
+            *("--publish", f"127.0.0.1::{_PORT}", "--cpus", f"{cpus:.4f}"),
+            *("--memory", memory, "--memory-swap", memory),
+            *_LIMITS,
+            *variables,
+            *_user(self._key),
+            image,
+            output=subprocess.PIPE,
+        )
+        assert self._process.stdout is not None
+        log = FollowedLog(self._process.stdout)
+        self._client = EmulatorClient(self._function, self._address(log), log)
+        self._client.wait(self._alive)
+        self._pid = self._host_pid()
+
+    def _alive(self) -> bool:
+        return self._process.poll() is None
+
+    def _address(self, log: FollowedLog) -> tuple[str, int]:
+        end = time.monotonic() + _STARTED
+        while self._alive() and time.monotonic() < end:
+            with suppress(SampanError):  # until the container is there
+                host, _, port = self._engine.output("port", self.name, str(_PORT)).split()[0].rpartition(":")
+                return host, int(port)
+            time.sleep(0.02)
+        said = [line for line in log.take(lambda _: False, 1) if _HELP not in line]
+        reason = last_line("\n".join(said))
+        raise InstanceError(f"the container of function '{self._function.name}' did not start: {reason}")
+
+    def _host_pid(self) -> int:
+        """The container's first process as this machine sees it; 0 where the engine is on another one."""
+        facts = self._engine.output("inspect", "--format", "{{.State.Pid}} {{.Id}}", self.name).split()
+        try:
+            here = facts[1] in Path(f"/proc/{facts[0]}/cgroup").read_text()
+        except OSError:
+            here = False
+        return int(facts[0]) if here else 0
+
+    def _held(self) -> float:
+        if self._pid:
+            return peak_memory(descendants(self._pid))
+        try:
+            status = self._engine.output("exec", self.name, "sh", "-c", "cat /proc/[0-9]*/status")
+        except SampanError:  # it has just ended
+            return 0.0
+        return kilobytes_of(status) / 1024
+
+
+def _user(key: Path | None) -> list[str]:
+    """Lambda's user, or with a key the key's owner, and the key in its place."""
+    if key is None:
+        return ["--user", "993:990"]
+    owner = key.stat()
+    return [
+        *("--user", f"{owner.st_uid}:{owner.st_gid}"),
+        *("--volume", f"{key.absolute()}:{_KEY}:ro", "--env", f"{KEY_VARIABLE}={_KEY}"),
+    ]

@@ -1,0 +1,98 @@
+"""A new function's folder: `function.toml` with its comments and, when asked, a `pipeline.py`; all or nothing."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from sampan.contract.errors import ConflictError
+from sampan.contract.function import FunctionConfig
+from sampan.packaging.pipeline_file import pipeline_text
+from sampan.packaging.project import FILE, FUNCTIONS, check_name
+from sampan.store import Version
+
+PIPELINE = "pipeline.py"
+SCHEMA = Path("docs") / "function.schema.json"  # of this repository; editors that know it complete and check
+
+_TEXT = """\
+{schema}# {name}: `sampan package {name}` builds it, `sampan emulate {name}` runs it as Lambda would.
+# What stands behind a # is the default.
+
+model = {model}
+placement = {placement} # lambda (image), lambda-zip, sagemaker, sagemaker-async, auto
+memory = {memory} # MB; 1,769 MB are one vCPU
+python = {python}
+{pipeline}{gates}
+# description = "one line for people"
+# timeout = {default.timeout} # seconds
+# architecture = "{default.architecture}" # or "arm64"
+# extras = [] # beside those that the model needs: text, image, zstd, trace, encrypt
+# snapstart = false # restore from a snapshot instead of a cold start
+# golden_check = {default.golden_check} # golden samples to reproduce at every cold start
+# trace = false # X-Ray
+
+# [environment] # no secrets
+# LOG_LEVEL = "INFO"
+
+# [budgets] # over one of these `sampan package` fails
+# image_mb = {budgets.image_mb:g} # compressed, on top of the base image
+# unpacked_mb = {budgets.unpacked_mb:g}
+# files = {budgets.files}
+# cold_start_ms = {budgets.cold_start_ms:g} # process start to first answer
+# memory_mb = {memory} # peak; default: the function's memory
+# p95_ms = 100 # of warm invocations; default: not limited
+# payload_mb = {budgets.payload_mb:g}
+"""
+
+
+def write_function(project: Path, name: str, version: Version, config: FunctionConfig) -> Path:
+    """Write a new function, by one rename.
+
+    Args:
+        project: the folder that has, or gets, `functions/`.
+        version: of the model that `config.model` names; its gates go into the file, and a pipeline is made for it.
+        config: where it has a pipeline, that file is written too.
+
+    Returns:
+        The function's folder.
+
+    Raises:
+        InvalidInputError: a name that Docker or Lambda refuses.
+        ConflictError: there is such a function already.
+    """
+    folder = project / FUNCTIONS / check_name(name)
+    if folder.exists() or folder.is_symlink():
+        raise ConflictError(f"{folder} is there already; edit its {FILE}, or take another name")
+    draft = folder.with_name(f".{name}.{os.getpid()}")
+    draft.mkdir(parents=True)
+    try:
+        (draft / FILE).write_text(function_text(project, name, version, config), "utf-8")
+        if config.pipeline:
+            (draft / config.pipeline).write_text(pipeline_text(version.manifest, version.folder), "utf-8")
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def function_text(project: Path, name: str, version: Version, config: FunctionConfig) -> str:
+    """The text of `function.toml`."""
+    default = FunctionConfig(model=config.model)
+    gates = json.dumps([entry.gate for entry in version.manifest.gates])
+    above = os.path.relpath(project / SCHEMA, project / FUNCTIONS / name)
+    return _TEXT.format(
+        schema=f"#:schema {Path(above).as_posix()}\n" if (project / SCHEMA).is_file() else "",
+        name=name,
+        model=_quoted(config.model),
+        placement=_quoted(config.placement),
+        python=_quoted(config.python),
+        memory=config.memory,
+        pipeline=f"pipeline = {_quoted(config.pipeline)}\n" if config.pipeline else "",
+        gates=f"gates = {gates} # what `sampan compress` must hold\n" if version.manifest.gates else "",
+        default=default,
+        budgets=default.budgets,
+    )
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
