@@ -35,11 +35,16 @@ _PART = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
 _REFERENCE = re.compile(rf"(?:[\w.-]+(?::\d+)?/)?{_PART}(?:/{_PART})*(?::\w[\w.-]{{0,127}})?", re.ASCII)
 _MACHINES = {"x86_64": "amd64", "arm64": "arm64"}
 _INSTALL = re.compile(r"install: (.+)$", re.MULTILINE)
+STOPPED = "the Docker engine stopped half way; start it and try again"
 _SAID = (
     (re.compile(r"no space left on device", re.IGNORECASE), "no space left on the engine's disk; docker system prune"),
     (
         re.compile(r"cannot connect to the docker daemon|error during connect|unexpected EOF|connection reset", re.I),
-        "the Docker engine stopped half way; start it and try again",
+        STOPPED,
+    ),
+    (
+        re.compile(r"non-zero code: 137|exit code: 137"),
+        "a step was killed, mostly for want of memory; give the engine more",
     ),
 )
 Watch = Callable[[str], None]
@@ -157,7 +162,7 @@ def _build(
         _sweep(engine, *before)
         raise
     if status:
-        raise PackagingError(f"{context.function.name} could not be built: {_reason(log)}; the log is {log}")
+        raise PackagingError(f"{context.function.name} could not be built: {_cause(engine, log)}; the log is {log}")
 
 
 def _listed(engine: Engine, *what: str) -> set[str]:
@@ -204,6 +209,15 @@ def _logged(
                 process.wait(10)
             process.kill()
             process.wait()
+
+
+def _cause(engine: Engine, log: Path) -> str:
+    """Why a build failed; an engine that is gone is the cause of whatever the log says."""
+    try:
+        engine.check()
+    except EngineError:
+        return STOPPED
+    return _reason(log)
 
 
 def _reason(log: Path) -> str:
