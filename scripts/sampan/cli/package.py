@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -60,7 +60,7 @@ def command(
     zip; with --no-docker the context's folder). What was made lies in build/functions/NAME: bill of materials,
     signature, template for sam, waterfall of sizes and times. Exits with 1 when a budget is exceeded.
     """
-    from sampan.packaging.build import Order, package
+    from sampan.packaging.build import Order, as_dict, package
     from sampan.packaging.project import find_functions
     from sampan.store import open_store
 
@@ -75,7 +75,7 @@ def command(
         made.append(packaged)
         _tell(packaged, output)
     if output == "json":
-        print_json([_facts(packaged) for packaged in made])
+        print_json([as_dict(packaged) for packaged in made])
     for packaged in made:
         packaged.waterfall.check()
 
@@ -136,26 +136,6 @@ def _tell(packaged: "Package", output: str) -> None:
     say(f"papers: {packaged.folder}")
     if output != "json":
         click.echo(packaged.reference)
-
-
-def _facts(packaged: "Package") -> dict[str, Any]:
-    from sampan.packaging.waterfall import as_dict
-
-    image, archives = packaged.image, packaged.archives
-    return {
-        "function": packaged.function.name,
-        "model": packaged.context.ref,
-        "reference": packaged.reference,
-        "image": image and image.id,
-        "layers": [
-            {"kind": layer.kind, "digest": layer.digest, "unpacked": layer.unpacked, "compressed": layer.compressed}
-            for layer in (image.layers if image else ())
-        ],
-        "zip": archives and {"function": str(archives.function), "layer": str(archives.layer)},
-        "context": {"folder": str(packaged.context.folder), "digest": packaged.context.digest},
-        "papers": str(packaged.folder),
-        "waterfall": as_dict(packaged.waterfall),
-    }
 
 
 @contextmanager

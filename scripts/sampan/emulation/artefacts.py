@@ -3,7 +3,6 @@
 functions/<name> + store → context → root | zips unpacked | image | image + template
 """
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +22,7 @@ from sampan.packaging.archive import build_archives, this_machine
 from sampan.packaging.build import base_of
 from sampan.packaging.context import BUILD, Context, write_context
 from sampan.packaging.docker import Engine
+from sampan.packaging.files import new_folder
 from sampan.packaging.image import build_image
 from sampan.packaging.install import install_code
 from sampan.packaging.project import Function, read_function
@@ -195,16 +195,10 @@ def _made(context: Context, name: str, fill: Callable[[Path], None]) -> Path:
     folder = context.folder.absolute().parent / f"{name}-{context.digest[-12:]}"
     if folder.is_dir():
         return folder
-    new = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
+    with new_folder(folder) as new:
         fill(new)
         for old in folder.parent.glob(f"{name}-*"):
             shutil.rmtree(old, ignore_errors=True)
-        new.rename(folder)
-    except OSError as error:
-        raise InstanceError(f"{error.filename or new} cannot be written: {error.strerror}") from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
     return folder
 
 

@@ -8,7 +8,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -102,7 +102,7 @@ class EmulatorClient:
         self._log = log
         self._one = threading.Lock()
 
-    def wait(self, alive: "Alive") -> None:
+    def wait(self, alive: Callable[[], bool]) -> None:
         """Return once it listens.
 
         Raises:
@@ -156,12 +156,6 @@ class EmulatorClient:
             return connection.getresponse().read()
         finally:
             connection.close()
-
-
-class Alive(Protocol):
-    """Whether what should listen still runs."""
-
-    def __call__(self) -> bool: ...
 
 
 def invocation_of(

@@ -6,24 +6,20 @@ The same input gives the same bytes. The layer is the same for every function wi
 architecture. Limits: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 """
 
-import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from sampan.contract.function import FunctionConfig
 from sampan.packaging.budgets import MEGABYTE, Item
-from sampan.packaging.context import INSTALL, REQUIREMENTS, Context
-from sampan.packaging.docker import last_line
+from sampan.packaging.context import REQUIREMENTS, Context
 from sampan.packaging.files import PackagingError
-from sampan.packaging.rootfs import CACHE
+from sampan.packaging.rootfs import installed, run_install
 from sampan.packaging.sizes import sizes_of
 
 UNPACKED_LIMIT = 262_144_000  # bytes of function and layers together
@@ -99,7 +95,7 @@ def build_archives(
     interpreter = find_interpreter(chosen.python)
     notes = [] if interpreter else [_NO_BYTECODE.format(python=chosen.python)]
     try:
-        dependencies = _dependencies(context, chosen, (cache or CACHE).expanduser())
+        dependencies = _dependencies(context, chosen, cache)
         with tempfile.TemporaryDirectory() as scratch:
             return _build(context, into, dependencies, _own(context, Path(scratch), interpreter), notes)
     except OSError as error:
@@ -133,65 +129,24 @@ def _own(context: Context, scratch: Path, interpreter: str | None) -> Path:
     for part in ("code", "model"):
         shutil.copytree(context.folder / part, scratch, symlinks=True, dirs_exist_ok=True)
     if interpreter:
-        _install(interpreter, context, ["code", str(scratch)])
+        run_install(context, ["code", str(scratch)], interpreter)
     return scratch
 
 
-def _dependencies(context: Context, target: Target, cache: Path) -> Path:
+def _dependencies(context: Context, target: Target, cache: Path | None) -> Path:
     """The installed dependencies, from the cache or into it."""
-    folder = cache / _digest(context, target)
-    if folder.is_dir():
-        return folder
-    with _sibling(folder) as new:
-        platform = ["--platform", target.platform] if target.platform else []
-        version = [] if target == this_machine() else ["--python-version", target.python]
-        lock = ["--requirement", str(context.folder / REQUIREMENTS)]
-        try:
-            _install(sys.executable, context, ["dependencies", str(new), *lock, *platform, *version])
-        except ArchiveError as error:
-            raise ArchiveError(error.message + _hint(target)) from error
-        if not folder.is_dir():  # another process may have been first
-            new.replace(folder)
-    return folder
+    platform = ["--platform", target.platform] if target.platform else []
+    version = [] if target == this_machine() else ["--python-version", target.python]
+    words = f"zip {target.python} {target.platform} {find_interpreter(target.python)}"
+    try:
+        return installed(context, [context.folder / REQUIREMENTS], words, [*platform, *version], cache)
+    except PackagingError as error:
+        raise ArchiveError(error.message + _hint(target)) from error
 
 
 def _hint(target: Target) -> str:
     old = target.platform is not None and target.python in _AMAZON_LINUX_2
     return f'; Lambda runs Python {target.python} on Amazon Linux 2, set python = "3.12" or newer' if old else ""
-
-
-def _install(interpreter: str, context: Context, arguments: list[str]) -> None:
-    """Run the context's `install.py`; what it says is in `install.log` beside the context.
-
-    Raises:
-        ArchiveError: with its reason.
-    """
-    command = [interpreter, str(context.folder / INSTALL), *arguments]
-    log = context.folder.parent / "install.log"
-    with log.open("wb") as output:
-        done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
-    if done.returncode:
-        reason = last_line(log.read_text("utf-8", "replace")).removeprefix("install: ")
-        raise ArchiveError(f"{context.function.name}: {reason}; the log is {log}")
-
-
-def _digest(context: Context, target: Target) -> str:
-    """Name of an installation: what is installed, how, for what."""
-    digest = hashlib.sha256(f"zip {target.python} {target.platform} {find_interpreter(target.python)}".encode())
-    for name in (INSTALL, REQUIREMENTS):
-        digest.update((context.folder / name).read_bytes())
-    return digest.hexdigest()[:32]
-
-
-@contextmanager
-def _sibling(folder: Path) -> Iterator[Path]:
-    """A new folder beside one that is to be; gone afterwards unless it was renamed."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        yield new
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def _members(folder: Path, under: str) -> dict[str, Path]:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from cyclonedx.model.bom import Bom
     from cyclonedx.model.component import Component
 
-BOM_FILE = "bom.cdx.json"
 
 _LICENCE = "Apache-2.0"  # Sampan's
 _SPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "sampan.bom")

@@ -8,8 +8,12 @@ The papers lie beside the context, in `build/functions/<name>`: bill of material
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from sampan.contract.errors import InvalidInputError
+from sampan.packaging import waterfall
 from sampan.packaging.archive import Archives, build_archives
 from sampan.packaging.budgets import MEGABYTE, Measurement, Sizes, Waterfall, assess
 from sampan.packaging.context import BUILD, REQUIREMENTS, Context, write_context
@@ -21,14 +25,13 @@ from sampan.packaging.payload import payload_of
 from sampan.packaging.project import Function, read_function
 from sampan.packaging.sizes import sizes_of
 from sampan.packaging.template import ApiKind, ImageArtefact, ZipArtefact, write_template
-from sampan.packaging.waterfall import write as write_waterfall
 from sampan.serving.golden import Sample
 from sampan.serving.integrity import digest_of
 from sampan.serving.repository import MANIFEST
 from sampan.store.protocol import Store, Version
 
 LAMBDA_BASE = "public.ecr.aws/lambda/python"
-BOM, SIGNATURE = "bom.cdx.json", "model.sig"
+BOM, SIGNATURE, RECORD = "bom.cdx.json", "model.sig", "package.json"
 APIS: tuple[ApiKind, ...] = ("rest", "http")
 
 Measure = Callable[[Context, Image | None, Sequence[Sample]], Measurement | None]
@@ -119,7 +122,7 @@ def package(
     if measure is not None:
         step("starting the function")
         measurement = measure(context, image, samples)
-    waterfall = assess(
+    found = assess(
         function.config,
         _sizes(context, image, archives),
         measurement,
@@ -130,7 +133,7 @@ def package(
     made = Package(
         function=function,
         context=context,
-        waterfall=waterfall,
+        waterfall=found,
         folder=folder,
         image=image,
         archives=archives,
@@ -138,6 +141,26 @@ def package(
     )
     _write_papers(made, version, store, chosen)
     return made
+
+
+def as_dict(made: Package) -> dict[str, Any]:
+    """What was made, in JSON's types: `sampan package -o json`, and `package.json` among the papers."""
+    image, archives = made.image, made.archives
+    return {
+        "function": made.function.name,
+        "model": made.context.ref,
+        "reference": made.reference,
+        "image": image and image.id,
+        "layers": [
+            {"kind": layer.kind, "digest": layer.digest, "unpacked": layer.unpacked, "compressed": layer.compressed}
+            for layer in (image.layers if image else ())
+        ],
+        "zip": archives and {str(path): digest_of(path) for path in (archives.function, archives.layer)},
+        "context": {"folder": str(made.context.folder), "digest": made.context.digest},
+        "manifest": digest_of(made.context.version / MANIFEST),
+        "papers": str(made.folder),
+        "waterfall": waterfall.as_dict(made.waterfall),
+    }
 
 
 def _named(function: str, tag: str | None) -> str | None:
@@ -171,7 +194,8 @@ def _write_papers(made: Package, version: Version, store: Store, order: Order) -
         function, context.manifest, requirements, digest=context.digest, python=python, parent=parent
     )
     replace_file(made.folder / BOM, bom)
-    write_waterfall(made.waterfall, made.folder)
+    waterfall.write(made.waterfall, made.folder)
+    replace_file(made.folder / RECORD, msgspec.json.format(msgspec.json.encode(as_dict(made)), indent=2) + b"\n")
     digest = digest_of(context.version / MANIFEST)
     artefact = _artefact(made)
     if artefact is not None:

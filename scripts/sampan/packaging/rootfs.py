@@ -6,15 +6,15 @@ where it is in the context.
 
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sampan.packaging.context import CLIENT, INSTALL, REQUIREMENTS, Context
 from sampan.packaging.docker import last_line
-from sampan.packaging.files import PackagingError
+from sampan.packaging.files import PackagingError, new_folder
 
 CACHE = Path("~/.cache/sampan/dependencies")
 
@@ -44,7 +44,7 @@ def make_root(context: Context, *, client: bool = True, cache: Path | None = Non
         PackagingError: the dependencies cannot be had or written; says where the log is.
     """
     locks = [context.folder / REQUIREMENTS, *([context.folder / CLIENT] if client else [])]
-    dependencies = _installed(context, locks, (cache or CACHE).expanduser())
+    dependencies = installed(context, locks, f"host {sys.version} {os.uname().machine}", cache=cache)
     task = _task(context)
     return Root(task, (task, context.folder.absolute() / "code/opt/python", dependencies))
 
@@ -63,31 +63,38 @@ def _task(context: Context) -> Path:
     return task
 
 
-def _installed(context: Context, locks: list[Path], cache: Path) -> Path:
-    """The folder of the dependencies, installed where it is not there yet."""
-    digest = hashlib.sha256(f"host {sys.version} {os.uname().machine}".encode())
+def installed(
+    context: Context, locks: Sequence[Path], target: str, options: Sequence[str] = (), cache: Path | None = None
+) -> Path:
+    """The folder of the installed dependencies; they are installed where they are not there yet.
+
+    Args:
+        locks: what is installed.
+        target: words for what it is installed for; another target is another folder.
+        options: of `install.py`.
+        cache: where it stays; None: `~/.cache/sampan/dependencies`.
+
+    Raises:
+        PackagingError: the dependencies cannot be had or written; says where the log is.
+    """
+    digest = hashlib.sha256(target.encode())
     for path in (context.folder / INSTALL, *locks):
         digest.update(path.read_bytes())
-    folder = cache / digest.hexdigest()[:32]
-    if folder.is_dir():
-        return folder
-    new = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        _install(context, locks, new)
-        if not folder.is_dir():  # another process may have been first
-            new.rename(folder)
-    except OSError as error:
-        raise PackagingError(f"{error.filename or cache} cannot be written: {error.strerror}") from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+    folder = (cache or CACHE).expanduser() / digest.hexdigest()[:32]
+    if not folder.is_dir():
+        requirements = [part for lock in locks for part in ("--requirement", str(lock))]
+        with new_folder(folder) as new:
+            run_install(context, ["dependencies", str(new), *requirements, *options])
     return folder
 
 
-def _install(context: Context, locks: list[Path], target: Path) -> None:
-    command = [sys.executable, str(context.folder / INSTALL), "dependencies", str(target)]
-    for lock in locks:
-        command += ["--requirement", str(lock)]
+def run_install(context: Context, arguments: Sequence[str], interpreter: str = sys.executable) -> None:
+    """Run the context's `install.py`; what it says is in `install.log` beside the context.
+
+    Raises:
+        PackagingError: with its reason.
+    """
+    command = [interpreter, str(context.folder / INSTALL), *arguments]
     log = context.folder.parent / "install.log"
     with log.open("wb") as output:
         done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)

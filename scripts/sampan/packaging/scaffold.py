@@ -2,11 +2,11 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 from sampan.contract.errors import ConflictError
 from sampan.contract.function import FunctionConfig
+from sampan.packaging.files import new_folder
 from sampan.packaging.pipeline_file import pipeline_text
 from sampan.packaging.project import FILE, FUNCTIONS, check_name
 from sampan.store import Version
@@ -63,15 +63,11 @@ def write_function(project: Path, name: str, version: Version, config: FunctionC
     folder = project / FUNCTIONS / check_name(name)
     if folder.exists() or folder.is_symlink():
         raise ConflictError(f"{folder} is there already; edit its {FILE}, or take another name")
-    draft = folder.with_name(f".{name}.{os.getpid()}")
-    draft.mkdir(parents=True)
-    try:
+    with new_folder(folder) as draft:
+        draft.mkdir()
         (draft / FILE).write_text(function_text(project, name, version, config), "utf-8")
         if config.pipeline:
             (draft / config.pipeline).write_text(pipeline_text(version.manifest, version.folder), "utf-8")
-        draft.rename(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return folder
 
 
