@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 import tritonclient.http as triton
 
 from projects import Project
@@ -90,6 +91,8 @@ def test_a_new_model_is_pushed_alone(project: Project, engine: Engine) -> None:
 def test_tritonclient_over_rest(project: Project, name: str, level: str) -> None:
     with emulated(project, name, "--level", level, "--port", "0") as address:
         assert_golden(project, name, address)
+        for page in ("", "docs", "openapi.json"):  # the cold lane, on trimmed dependencies
+            assert requests.get(f"http://{address}/{page}", timeout=60).status_code == 200
 
 
 @contextmanager
