@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import boto3
+import moto
 import msgspec
 import numpy as np
 import onnx
@@ -308,5 +310,18 @@ def test_without_boto3_kms_cannot_be_asked(packaged, monkeypatch):
 
 
 def test_kms_is_asked_in_the_region_of_the_key():
-    pytest.importorskip("boto3")
     assert kms_client(ARN).meta.region_name == "eu-west-3"
+
+
+def test_boto3s_own_client_seals_and_opens(packaged, monkeypatch):
+    """Through botocore's checks of every parameter, and moto's KMS, which authenticates the context."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    with moto.mock_aws():
+        arn = boto3.client("kms", region_name="eu-west-3").create_key()["KeyMetadata"]["Arn"]
+        folder = packaged("v")
+        plain = (folder / "model.onnx").read_bytes()
+        manifest = sealed(folder, f"kms:{arn}")
+        assert open_sealed(folder, manifest) == plain
+        with pytest.raises(ModelError, match=r"KMS does not open the data key of other:1; its role needs kms:Decrypt"):
+            open_sealed(folder, msgspec.structs.replace(manifest, name="other"))
