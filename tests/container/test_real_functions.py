@@ -179,7 +179,7 @@ def test_a_wrong_key_is_refused_in_one_sentence(project: Project, tmp_path: Path
     facts = packaged(project, "magika", "--key", str(right))
     assert facts["waterfall"]["measured"]["level"] == "docker"  # with the right key it answers
     refused = cold_start(facts["reference"], "--volume", f"{wrong}:/key:ro", "--env", "SAMPAN_KEY_FILE=/key")
-    assert "Traceback (most recent" not in refused
+    assert 'File "' not in refused  # a sentence, no frames
     assert "the key in /key is not the one that magika:2 was sealed with" in refused
 
 
@@ -197,21 +197,11 @@ def cold_start(image: str, *options: str) -> str:
         port = subprocess.run(
             ["docker", "port", container, "8080/tcp"], capture_output=True, text=True, check=True
         ).stdout.strip()
+        listening = ["curl", "-sS", "--retry", "10", "--retry-all-errors", "--retry-delay", "1", f"http://{port}/"]
+        subprocess.run(listening, capture_output=True, check=True, timeout=60)
         url = f"http://{port}/2015-03-31/functions/function/invocations"
-        asked = [
-            "curl",
-            "-sS",
-            "--retry",
-            "10",
-            "--retry-all-errors",
-            "--retry-delay",
-            "1",
-            "-d",
-            json.dumps(event),
-            url,
-        ]
-        answer = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=120)
+        answer = requests.post(url, json=event, timeout=60).text
         logs = subprocess.run(["docker", "logs", container], capture_output=True, text=True, check=True)
-        return answer.stdout + logs.stdout + logs.stderr
+        return answer + logs.stdout + logs.stderr
     finally:
         subprocess.run(["docker", "rm", "--force", container], capture_output=True, check=True)
