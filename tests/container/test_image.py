@@ -80,6 +80,9 @@ def test_an_image_is_built_once_and_says_what_it_is_made_of(engine, build, versi
         image.context,
         image.layers[0].digest,
     )
+    version = "import sys; print('{}.{}'.format(*sys.version_info))"
+    says = engine.output("run", "--rm", "--network", "none", "--entrypoint", "python3", image.reference, "-c", version)
+    assert image.python == says.strip()
     assert lines
     lines.clear()
     assert build(versions[0], watch=lines.append) == image

@@ -189,7 +189,7 @@ def _write_papers(made: Package, version: Version, store: Store, order: Order) -
     context, function = made.context, made.function
     parent = store.find(version.manifest.parent).manifest if version.manifest.parent else None
     requirements = (context.folder / REQUIREMENTS).read_text()
-    python = Engine().python_of(made.image.reference) if made.image else function.config.python
+    python = (made.image.python if made.image else "") or function.config.python
     bom = bill_of_materials(
         function, context.manifest, requirements, digest=context.digest, python=python, parent=parent
     )

@@ -94,16 +94,6 @@ class Engine:
             tuple(config.get("Env") or ()),
         )
 
-    def python_of(self, reference: str) -> str:
-        """The version of an image's Python, such as 3.12.
-
-        Raises:
-            EngineError: it has none, or does not start.
-        """
-        code = "import sys; print('{}.{}'.format(*sys.version_info))"
-        options = ("run", "--rm", "--network", "none", "--entrypoint", "python3")
-        return self.output(*options, reference, "-c", code).strip()
-
     def popen(self, *arguments: str, output: BinaryIO | int, environment: Mapping[str, str] | None = None) -> Any:
         """A command that goes on; both its streams go to `output`. In a session of its own, so that Ctrl-C is ours."""
         return subprocess.Popen(

@@ -60,6 +60,11 @@ class Image:
     layers: tuple[Layer, ...]
 
     @property
+    def python(self) -> str:
+        """Version of the Python that its libraries were built for."""
+        return next((layer.python for layer in self.layers if layer.python), "")
+
+    @property
     def sizes(self) -> Sizes:
         """All layers but the base's, by their parts."""
         own = [layer for layer in self.layers if layer.kind != "base"]

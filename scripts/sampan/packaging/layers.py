@@ -4,6 +4,7 @@ Read once for each layer, from a container that never starts: what a diff id sta
 measures stay in `~/.cache/sampan/layers`.
 """
 
+import re
 import shutil
 import tarfile
 import tempfile
@@ -25,11 +26,13 @@ Kind = Literal["base", "dependencies", "code", "model"]
 OWN: tuple[Kind, ...] = ("dependencies", "code", "model")
 _EMPTY = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"  # of a tar without entries
 _CHUNK = 1 << 20
+_ABI = re.compile(r"\.cpython-(\d)(\d+)-")
 
 
 class Layer(msgspec.Struct, frozen=True):
     """One layer: what is in it, diff id, bytes of its files, number of files, bytes that a push moves (gzip), parts.
 
+    `python` is the version that its libraries were built for, empty where it has none.
     All of the base is one layer with the base's id; its files and what of it is pushed are not looked at.
     """
 
@@ -39,6 +42,7 @@ class Layer(msgspec.Struct, frozen=True):
     files: int
     compressed: int | None
     items: tuple[Item, ...] = ()
+    python: str = ""
 
 
 def read_layers(engine: Engine, context: Context, image: str, own: Sequence[str], cache: Path) -> tuple[Layer, ...]:
@@ -106,7 +110,9 @@ def _of(kind: Kind, digest: str, trees: Sequence[Path]) -> Layer:
         path.relative_to(tree).as_posix(): path for tree in trees for path in sorted(tree.rglob("*")) if path.is_file()
     }
     unpacked = sum(path.stat().st_size for path in files.values())
-    return Layer(kind, digest, unpacked, len(files), _packed(files), sizes_of(trees))
+    abi = next(filter(None, map(_ABI.search, files)), None)
+    python = f"{abi[1]}.{abi[2]}" if abi else ""
+    return Layer(kind, digest, unpacked, len(files), _packed(files), sizes_of(trees), python)
 
 
 def _packed(files: Mapping[str, Path]) -> int:
