@@ -66,6 +66,19 @@ def test_magika_is_small(project: Project) -> None:
     assert sum(layer["unpacked"] for layer in own) <= ON_TOP_MB * 1e6
 
 
+def test_over_budget_is_a_failed_build(project: Project) -> None:
+    file = project.folder / "functions" / "magika" / "function.toml"
+    text = file.read_text()
+    file.write_text(text.replace("unpacked_mb = 120", "unpacked_mb = 12"))
+    try:
+        result = project.invoke("package", "magika", "--no-measure")
+    finally:
+        file.write_text(text)
+    assert result.exit_code == 1
+    assert "over budget: unpacked_mb is" in result.stderr
+    assert result.stdout.startswith("sampan/magika:")
+
+
 def test_nothing_changed_gives_the_same_image(project: Project) -> None:
     first, second = (packaged(project, "magika", "--no-measure") for _ in range(2))
     assert (first["image"], first["context"]["digest"]) == (second["image"], second["context"]["digest"])
