@@ -196,6 +196,8 @@ def _write_papers(made: Package, version: Version, store: Store, order: Order) -
     replace_file(made.folder / BOM, bom)
     waterfall.write(made.waterfall, made.folder)
     replace_file(made.folder / RECORD, msgspec.json.format(msgspec.json.encode(as_dict(made)), indent=2) + b"\n")
+    for name in (SIGNATURE, *map(template_name, APIS)):  # those of an earlier package speak of another model
+        (made.folder / name).unlink(missing_ok=True)
     digest = digest_of(context.version / MANIFEST)
     artefact = _artefact(made)
     if artefact is not None:

@@ -1,0 +1,26 @@
+"""`sampan package` without an engine: the context, and the papers beside it."""
+
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from sampan.cli.main import main
+
+
+def sampan(zoo: Path, project: Path, *arguments: str) -> str:
+    result = CliRunner().invoke(main, ["--store", str(zoo), "--project-dir", str(project), *arguments])
+    assert result.exit_code == 0, result.stderr
+    return result.stdout.strip()
+
+
+def test_papers_of_an_earlier_package_do_not_stay(zoo: Path, tmp_path: Path) -> None:
+    sampan(zoo, tmp_path, "new", "line", "--model", "linear")
+    package = ("package", "line", "--no-docker", "--no-measure")
+    context = Path(sampan(zoo, tmp_path, *package))
+    assert (context / "Dockerfile").is_file()
+    stale = [context.parent / name for name in ("model.sig", "template.json", "template-http.json")]
+    for paper in stale:
+        paper.write_text("of another model")
+    sampan(zoo, tmp_path, *package)
+    assert [paper for paper in stale if paper.exists()] == []
+    assert {"bom.cdx.json", "package.json", "waterfall.json"} <= {path.name for path in context.parent.iterdir()}
