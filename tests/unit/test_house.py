@@ -25,7 +25,10 @@ EVERYTHING = frozenset(
         "packaging",
         "emulation",
         "placement",
+        "rollout",
         "local",
+        "aws",
+        "costs",
         "stacks",
     )
 )
@@ -33,13 +36,16 @@ MAY_IMPORT = {
     "contract": frozenset(),
     "serving": frozenset(("contract",)),
     "convert": frozenset(("contract", "serving", "store")),
-    "store": frozenset(("contract", "serving", "convert")),
+    "store": frozenset(("contract", "serving", "convert", "aws")),
     "compress": frozenset(("contract", "serving", "store")),
     "distill": frozenset(("contract", "serving", "store", "compress")),
     "packaging": frozenset(("contract", "serving", "store")),
     "emulation": frozenset(("contract", "serving", "store", "packaging", "local")),
     "placement": frozenset(("contract", "serving", "store")),
-    "stacks": frozenset(("contract",)),
+    "aws": frozenset(("contract",)),
+    "costs": frozenset(("contract",)),
+    "stacks": frozenset(("contract", "costs")),
+    "rollout": frozenset(("contract", "serving", "store", "packaging", "emulation", "local", "aws", "costs", "stacks")),
     "local": EVERYTHING,
     "cli": EVERYTHING | {"cli"},
 }
@@ -111,6 +117,21 @@ def test_only_the_settings_read_the_environment():
 
 def test_only_the_session_names_onnxruntime():
     assert [file.name for file in LAYER.rglob("*.py") if "onnxruntime" in names(file)] == ["session.py"]
+
+
+def test_few_modules_name_boto3():
+    named = {str(file.relative_to(ROOT)) for file in FILES if names(file) & {"boto3", "botocore"}}
+    assert named == {
+        "infra/sampan/aws/session.py",
+        "infra/sampan/stacks/hook/index.py",  # a function of its own
+        "layers/handler/python/sampan/serving/sealed.py",
+    }
+
+
+def test_the_store_loads_no_boto3():
+    loaded = python("import sys, sampan.store, sampan.store.s3, sampan.aws.objects; print(*sys.modules)").split()
+    assert "sampan.aws.session" in loaded
+    assert {"boto3", "botocore"} & set(loaded) == set()
 
 
 def test_the_handler_starts_without_what_it_may_never_need():

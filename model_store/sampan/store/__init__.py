@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sampan.contract.errors import StoreError
 from sampan.store.local import LocalStore
-from sampan.store.protocol import Alias, Draft, Facts, Move, Store, Version
+from sampan.store.protocol import Alias, Draft, Facts, Move, Store, Version, Watch
 from sampan.store.reference import Reference, parse_reference
 
 __all__ = [
@@ -22,20 +22,26 @@ __all__ = [
     "Reference",
     "Store",
     "Version",
+    "Watch",
     "open_store",
     "parse_reference",
 ]
 
 
-def open_store(location: str | Path) -> Store:
-    """The store at a folder, which need not exist yet.
+def open_store(location: str | Path, watch: Watch | None = None) -> Store:
+    """The store at a folder, which need not exist yet, or at `s3://bucket/prefix`, whose bucket must be there.
+
+    Args:
+        watch: is told of uploads and downloads.
 
     Raises:
         StoreError: the location is an address of another kind.
     """
     text = str(location)
     if text.startswith("s3://"):
-        raise StoreError("s3:// stores need a Sampan with the S3 store; give a folder")
+        from sampan.store.s3 import open_s3
+
+        return open_s3(text, watch)
     if "://" in text:
-        raise StoreError(f"the store '{text}' is neither a folder nor s3://bucket/prefix; give a folder")
+        raise StoreError(f"the store '{text}' is neither a folder nor s3://bucket/prefix; give one of these")
     return LocalStore(Path(location))

@@ -9,43 +9,36 @@ Readers take no lock: they see whole versions and whole alias files only.
 """
 
 import fcntl
-import getpass
 import os
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
 from uuid import uuid4
 
 import msgspec
 
-from sampan.contract.errors import ConflictError, ModelError, StoreError
-from sampan.contract.manifest import Manifest, decode_manifest, encode_manifest
-from sampan.store import missing
-from sampan.store.draft import LocalDraft
-from sampan.store.files import file_problems, store_errors, sync_folder, write_file
-from sampan.store.protocol import ANY, MANIFEST_FILE, Alias, Anything, Kind, Move, Version
-from sampan.store.reference import LIVE, NAME, NUMBER, Reference, check_name, parse_reference
+from sampan.contract.errors import StoreError
+from sampan.contract.manifest import encode_manifest
+from sampan.store.base import (
+    BaseStore,
+    check_copy,
+    encode_alias,
+    next_number,
+    quiet,
+    read_alias,
+    read_manifest,
+    utc_now,
+    whoami,
+)
+from sampan.store.draft import Build, LocalDraft
+from sampan.store.files import copy_file, seal, store_errors, sync_folder, write_file
+from sampan.store.protocol import ANY, MANIFEST_FILE, Alias, Expected, Kind, Move, Version, Watch
+from sampan.store.reference import NAME, NUMBER, check_name
 
 
-def utc_now() -> str:
-    """The time in UTC, ISO 8601 with milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def whoami() -> str:
-    """user@host of this process; the number of the user where it has no name."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
-
-
-class LocalStore:
+class LocalStore(BaseStore):
     """The store in the folder `root`, which is made by the first write.
 
     Args:
@@ -54,9 +47,8 @@ class LocalStore:
     """
 
     def __init__(self, root: Path, *, clock: Callable[[], str] = utc_now, who: Callable[[], str] = whoami) -> None:
+        super().__init__(clock, who)
         self.root = root.absolute()
-        self._clock = clock
-        self._who = who
 
     @property
     def location(self) -> str:
@@ -74,18 +66,14 @@ class LocalStore:
         names = [file.stem for file in files if file.suffix == ".json" and NAME.fullmatch(file.stem)]
         return {alias: found for alias in names if (found := self._alias(name, alias))}
 
-    def find(self, ref: str | Reference) -> Version:
-        reference = parse_reference(ref) if isinstance(ref, str) else ref
-        numbers = self.versions(reference.name)
-        if not numbers:
-            raise missing.model(reference.name, self.names(), self.location)
-        number = self._resolve(reference, numbers)
-        if number not in numbers:
-            raise missing.version(reference.name, number, numbers)
-        return self._open(reference.name, number)
-
     @contextmanager
     def draft(self, name: str) -> Iterator[LocalDraft]:
+        with self.staged(name) as folder:
+            yield LocalDraft(name, folder, partial(self._publish, name, folder))
+
+    @contextmanager
+    def staged(self, name: str) -> Iterator[Path]:
+        """A folder nobody sees; deleted in the end, and by the next writer if this one dies."""
         check_name(name)
         folder = self._staging / f"{name}-{uuid4().hex}"
         with self._locked():
@@ -94,10 +82,19 @@ class LocalStore:
             held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             fcntl.flock(held, fcntl.LOCK_EX)
         try:
-            yield LocalDraft(name, folder, partial(self._publish, name, folder))
+            yield folder
         finally:
             os.close(held)
             shutil.rmtree(folder, ignore_errors=True)
+
+    def accept(self, version: Version, *, renumber: bool = False, watch: Watch | None = None) -> tuple[Version, bool]:
+        manifest = version.manifest
+        there = self._there(version, renumber)
+        if there is not None:
+            return there, True
+        with self.staged(manifest.name) as folder:
+            self._copy(version, folder, watch or quiet)
+            return self._publish(manifest.name, folder, lambda number, now: manifest, renumber)
 
     def move(
         self,
@@ -107,39 +104,43 @@ class LocalStore:
         *,
         why: str = "",
         kind: Kind = "promote",
-        expected: int | Anything | None = ANY,
+        expected: Expected = ANY,
     ) -> Move:
-        check_name(alias, "alias")
-        numbers = self.versions(name)
-        if not numbers:
-            raise missing.model(name, self.names(), self.location)
+        self._checked(name, alias, to)
         with self._locked():
-            if to not in numbers:
-                raise missing.version(name, to, numbers)
-            before = self._alias(name, alias)
-            current = before.version if before else None
-            if expected is not ANY and expected != current:
-                raise ConflictError(
-                    f"{name}@{alias} points at {current or 'nothing'} by now, not at {expected or 'nothing'}"
-                    f"; look at `sampan history {name}` and try again"
-                )
-            move = Move(when=self._clock(), who=self._who(), from_version=current, to=to, why=why, kind=kind)
-            trail = (*before.moves, move) if before else (move,)
-            self._replace(self._alias_file(name, alias), Alias(version=to, moves=trail))
-        return move
+            moved = self._moved(name, alias, self._alias(name, alias), to, why, kind, expected)
+            self._replace(self._alias_file(name, alias), moved)
+        return moved.moves[-1]
 
-    def _publish(self, name: str, folder: Path, build: Callable[[int, str], Manifest]) -> tuple[Version, bool]:
-        """Give a sealed folder the next number and make it visible; or find the version it repeats.
+    def _copy(self, version: Version, folder: Path, watch: Watch) -> None:
+        """Copy a version's files into a folder, and look at every byte."""
+        check_copy(version, watch)
+        manifest, done = version.manifest, 0
+        total = sum(entry.size for entry in manifest.files.values())
+        for path, entry in manifest.files.items():
+            watch(f"copying {path} of {manifest.ref}", done, total)
+            copy_file(version.place / path, folder / path)
+            done += entry.size
+        watch(f"copied {manifest.ref}", total, total)
+        with store_errors(self.root, "write to"):
+            sound = seal(folder) == manifest.files
+        if not sound:
+            raise StoreError(f"{version.ref} is damaged, so it was not copied: its files changed meanwhile")
+
+    def _publish(self, name: str, folder: Path, build: Build, renumber: bool = False) -> tuple[Version, bool]:
+        """Give a sealed folder its number and make it visible; or find the version it repeats.
 
         Returns:
             The version, and whether it was there before.
         """
         with self._locked():
             numbers = self.versions(name)
-            manifest = build(max(numbers, default=0) + 1, self._clock())
-            same = self._same(name, numbers, manifest.digest)
-            if same is not None:
-                return same, True
+            manifest = build(next_number(numbers), self._clock())
+            there = self._there(Version(folder, manifest), renumber)
+            if there is not None:
+                return there, True
+            if manifest.version in numbers:
+                manifest = msgspec.structs.replace(manifest, version=next_number(numbers))
             write_file(folder / MANIFEST_FILE, encode_manifest(manifest))
             sync_folder(folder)
             target = self._versions(name) / str(manifest.version)
@@ -170,56 +171,36 @@ class LocalStore:
                     raise
                 return []
 
-    def _resolve(self, reference: Reference, numbers: list[int]) -> int:
-        if reference.version is not None:
-            return reference.version
-        alias = self._alias(reference.name, reference.alias or LIVE)
-        if alias is not None:
-            return alias.version
-        if reference.alias is None:
-            return numbers[-1]
-        raise missing.alias(reference.name, reference.alias, list(self.aliases(reference.name)))
-
     def _open(self, name: str, number: int) -> Version:
         folder = self._versions(name) / str(number)
         path = folder / MANIFEST_FILE
         try:
-            manifest = decode_manifest(path.read_bytes(), str(path))
+            content = path.read_bytes()
         except FileNotFoundError as error:
             raise StoreError(f"{name}:{number} is damaged: it has no {MANIFEST_FILE} in {folder}") from error
-        except (OSError, ModelError) as error:
+        except OSError as error:
             raise StoreError(f"{name}:{number} is damaged: {error}") from error
-        paths = [manifest.model, manifest.golden.file, *manifest.files]
-        if manifest.ref != f"{name}:{number}" or not all(map(_stays_inside, paths)):
-            raise StoreError(f"{name}:{number} is damaged: {path} is of another version or names files outside")
-        return Version(folder, manifest)
+        return Version(folder, read_manifest(content, str(path), f"{name}:{number}"))
+
+    def _sound(self, version: Version, coming: Version) -> bool:
+        return not version.damage()
 
     def _alias(self, name: str, alias: str) -> Alias | None:
         path = self._alias_file(name, alias)
         try:
-            return msgspec.json.decode(path.read_bytes(), type=Alias)
+            content = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, msgspec.MsgspecError) as error:
+        except OSError as error:
             raise StoreError(f"the alias {name}@{alias} is damaged: {path}: {error}") from error
-
-    def _same(self, name: str, numbers: list[int], digest: str) -> Version | None:
-        """The sound version of this digest; a damaged one does not count, so that adding again heals."""
-        for number in numbers:
-            try:
-                version = self._open(name, number)
-            except StoreError:
-                continue
-            if version.manifest.digest == digest and not file_problems(version.folder, version.manifest, MANIFEST_FILE):
-                return version
-        return None
+        return read_alias(content, str(path), f"{name}@{alias}")
 
     def _replace(self, path: Path, alias: Alias) -> None:
         self._sweep()
         self._staging.mkdir(exist_ok=True)
         path.parent.mkdir(exist_ok=True)
         fresh = self._staging / f"{uuid4().hex}.json"
-        write_file(fresh, msgspec.json.format(msgspec.json.encode(alias), indent=2) + b"\n")
+        write_file(fresh, encode_alias(alias))
         fresh.replace(path)
         sync_folder(path.parent)
 
@@ -242,11 +223,6 @@ class LocalStore:
                 path.unlink(missing_ok=True)
             elif not _held(path):
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def _stays_inside(path: str) -> bool:
-    pure = PurePosixPath(path)
-    return bool(pure.parts) and not pure.is_absolute() and ".." not in pure.parts
 
 
 def _held(folder: Path) -> bool:

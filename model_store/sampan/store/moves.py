@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sampan.contract.errors import ConflictError
 from sampan.store import missing
 from sampan.store.proof import prove
-from sampan.store.protocol import ANY, Anything, Move, Store, Version
+from sampan.store.protocol import ANY, Expected, Move, Store, Version
 from sampan.store.reference import LIVE, Reference
 
 
@@ -24,7 +24,7 @@ def promote(
     why: str = "",
     *,
     proof: bool = True,
-    expected: int | Anything | None = ANY,
+    expected: Expected = ANY,
 ) -> Moved:
     """Point an alias at a version, once it has proven itself.
 

@@ -3,14 +3,15 @@
 from collections.abc import Iterator
 from itertools import islice
 
-from sampan.contract.errors import ModelError, SampanError
+from sampan.contract.errors import InvalidInputError, ModelError, StoreError
 from sampan.serving.cpu import here
 from sampan.serving.golden import replay
 from sampan.serving.session import OnnxSession
 from sampan.store.digest import content_digest
 from sampan.store.draft import declared
-from sampan.store.files import file_problems, store_errors
 from sampan.store.protocol import MANIFEST_FILE, Version
+
+DAMAGE = (InvalidInputError, ModelError, StoreError)  # what a damaged version raises; others are no verdict on it
 
 
 def open_session(version: Version, threads: int = 0) -> OnnxSession:
@@ -35,15 +36,14 @@ def prove(version: Version) -> None:
 def problems(version: Version, quick: bool = False) -> Iterator[str]:
     """What is wrong with a version, a phrase each; `quick` looks at the files only."""
     try:
-        with store_errors(version.folder, "read"):
-            damaged = file_problems(version.folder, version.manifest, MANIFEST_FILE)
+        damaged = version.damage()
         yield from damaged
         if damaged:
             return
         yield from _digest_problems(version)
         if not quick:
             yield from _replay_problems(version)
-    except SampanError as error:
+    except DAMAGE as error:
         yield error.message
 
 

@@ -4,7 +4,7 @@ A draft is filled, then registered; a version never changes after that. An alias
 its pointer and its trail together, so that one replacement moves both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ import msgspec
 
 from sampan.contract.manifest import Conversion, GateEntry, Golden, Manifest, Needs
 from sampan.contract.tensors import Signature
+from sampan.store.files import file_problems, store_errors
 from sampan.store.reference import Reference
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ REPORT_FILE = "report.json"
 RESERVED = frozenset((MODEL_FILE, PACKED_FILE, MANIFEST_FILE, GOLDEN_FILE, LABELS_FILE, REPORT_FILE))
 
 Kind = Literal["promote", "rollback"]
+Watch = Callable[[str, int, int], None]  # what is going on, bytes done, bytes in all
 
 
 class Anything:
@@ -35,14 +37,50 @@ class Anything:
 
 
 ANY: Final = Anything()
+Expected = int | Anything | None  # where an alias must point; None: nowhere yet
+
+
+class Files(Protocol):
+    """The files of a version that are elsewhere than in its folder."""
+
+    def bring(self, watch: Watch | None = None) -> None:
+        """Make the folder what the manifest says.
+
+        Raises:
+            StoreError: a file is missing or is not what was registered, or the folder cannot be written.
+        """
+        ...
+
+    def damage(self) -> list[str]:
+        """Which files are not as the manifest says where they are, a phrase each."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One immutable version: its folder and its manifest."""
+    """One immutable version: its manifest, and the place of its files, or where they come when they are asked for."""
 
-    folder: Path
+    place: Path
     manifest: Manifest
+    files: Files | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def folder(self) -> Path:
+        """The folder with all files of the version.
+
+        Raises:
+            StoreError: they are elsewhere, and cannot be brought.
+        """
+        if self.files is not None:
+            self.files.bring()
+        return self.place
+
+    def damage(self) -> list[str]:
+        """Which files are not as the manifest says, a phrase each; every byte is looked at."""
+        if self.files is not None:
+            return self.files.damage()
+        with store_errors(self.place, "read"):
+            return file_problems(self.place, self.manifest, MANIFEST_FILE)
 
     @property
     def ref(self) -> str:
@@ -163,6 +201,21 @@ class Store(Protocol):
         """A draft; left without `register` it is deleted."""
         ...
 
+    def accept(self, version: Version, *, renumber: bool = False, watch: Watch | None = None) -> tuple[Version, bool]:
+        """Take a version of another store, under its number, all or nothing.
+
+        Args:
+            renumber: where that is another content's, take the next one.
+
+        Returns:
+            The version here, and whether the same content was here before, under whatever number.
+
+        Raises:
+            ConflictError: the number is another content's; names both digests.
+            StoreError: a file is not what was registered, or the store cannot be written.
+        """
+        ...
+
     def move(
         self,
         name: str,
@@ -171,7 +224,7 @@ class Store(Protocol):
         *,
         why: str = "",
         kind: Kind = "promote",
-        expected: int | Anything | None = ANY,
+        expected: Expected = ANY,
     ) -> Move:
         """Point an alias at a version, with a line in its trail.
 

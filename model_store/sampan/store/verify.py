@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from sampan.contract.errors import SampanError
+from sampan.contract.errors import NotFoundError, StoreError
 from sampan.store.proof import problems
 from sampan.store.protocol import Store
 from sampan.store.reference import Reference
@@ -63,7 +63,7 @@ def verify(
 def _version_problems(store: Store, reference: Reference, quick: bool) -> Iterator[Problem]:
     try:
         version = store.find(reference)
-    except SampanError as error:
+    except (NotFoundError, StoreError) as error:
         yield Problem(str(reference), error.message)
         return
     for text in problems(version, quick):
@@ -73,7 +73,7 @@ def _version_problems(store: Store, reference: Reference, quick: bool) -> Iterat
 def _alias_problems(store: Store, name: str) -> Iterator[Problem]:
     try:
         aliases = store.aliases(name)
-    except SampanError as error:
+    except StoreError as error:
         yield Problem(name, error.message)
         return
     numbers = store.versions(name)

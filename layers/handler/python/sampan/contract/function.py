@@ -16,6 +16,7 @@ MIN_MEMORY, MAX_MEMORY = 128, 10240  # MB
 MAX_TIMEOUT = 900  # s
 NAME = r"[a-z0-9]+(?:[_-][a-z0-9]+)*"  # what both Docker (a component of an image's name) and Lambda allow
 MAX_NAME = 64
+INSTANCE = r"^ml\.[a-z0-9-]+\.[a-z0-9-]+$"  # a type of SageMaker's
 
 
 class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,6 +45,32 @@ class Budgets(Strict, frozen=True, kw_only=True):
     payload_mb: Annotated[float, Meta(gt=0)] = 6
 
 
+class Endpoint(Strict, frozen=True, kw_only=True):
+    """The SageMaker endpoint of the placements `sagemaker` and `sagemaker-async`.
+
+    Attributes:
+        instance: type of its instances.
+        min: fewest instances; None: 0 where it scales to zero, as an asynchronous one does, else 1.
+        max: most instances.
+        scale_to_zero: real time: no instance while nobody asks; who asks then gets 503 for the minutes that one takes.
+        invocations: requests a minute for each instance, which scaling aims at (real time).
+        max_concurrency: requests at once on an instance; when as many more wait for each, one is added (asynchronous).
+        startup: seconds that a container may take until it is ready.
+        memory: MB for a copy of the model (with scale_to_zero).
+        accelerators: GPUs for a copy of the model (with scale_to_zero).
+    """
+
+    instance: Annotated[str, Meta(pattern=INSTANCE)] = "ml.g4dn.xlarge"
+    min: Annotated[int, Meta(ge=0)] | None = None
+    max: Annotated[int, Meta(ge=1)] = 2
+    scale_to_zero: bool = False
+    invocations: Annotated[int, Meta(ge=1)] = 600
+    max_concurrency: Annotated[int, Meta(ge=1, le=1000)] = 4
+    startup: Annotated[int, Meta(ge=60, le=3600)] = 600
+    memory: Annotated[int, Meta(ge=128)] = 4096
+    accelerators: Annotated[int, Meta(ge=0)] = 1
+
+
 class FunctionConfig(Strict, frozen=True, kw_only=True):
     """One deployable function.
 
@@ -63,6 +90,7 @@ class FunctionConfig(Strict, frozen=True, kw_only=True):
         trace: send X-Ray traces.
         environment: further environment variables; no secrets.
         budgets: what a build may cost.
+        endpoint: of the placements sagemaker and sagemaker-async.
     """
 
     model: Annotated[str, Meta(min_length=1)]
@@ -80,6 +108,7 @@ class FunctionConfig(Strict, frozen=True, kw_only=True):
     trace: bool = False
     environment: dict[str, str] = {}
     budgets: Budgets = Budgets()
+    endpoint: Endpoint = Endpoint()
 
     def variables(self) -> dict[str, str]:
         """The environment that a deployed function gets."""

@@ -35,7 +35,8 @@ class RestApi:
     name = "rest"
 
     def read(self, event: Event) -> Request:
-        return Request(event["httpMethod"], unquote(event["path"]), _headers(event), _body(event))
+        caller = _caller(event["requestContext"])
+        return Request(event["httpMethod"], unquote(event["path"]), _headers(event), _body(event), caller)
 
     def write(self, event: Event, response: Response) -> Result:
         return _result(response)
@@ -51,7 +52,7 @@ class HttpApi:
         path, stage = event["rawPath"], context.get("stage", "$default")
         if stage != "$default":
             path = path.removeprefix(f"/{stage}") or "/"
-        return Request(context["http"]["method"], unquote(path), _headers(event), _body(event))
+        return Request(context["http"]["method"], unquote(path), _headers(event), _body(event), _caller(context))
 
     def write(self, event: Event, response: Response) -> Result:
         return _result(response)
@@ -98,6 +99,36 @@ def source_of(event: Event) -> Source:
         if "httpMethod" in event:
             return _REST
     raise InvalidInputError(UNKNOWN)
+
+
+def _caller(context: Mapping[str, Any]) -> str:
+    """Who called, by an id that stays the same: of the API key, the token's subject, the IAM identity; never a secret.
+
+    Sources: https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-mapping-template-reference.html
+    (REST) and https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
+    """
+    identity = _table(context.get("identity"))
+    key = identity.get("apiKeyId")
+    if key:
+        return str(key)
+    authorizer = context.get("authorizer")
+    return (_subject(authorizer) if isinstance(authorizer, dict) else "") or _iam(identity.get("userArn"))
+
+
+def _subject(authorizer: Mapping[str, Any]) -> str:
+    claims = _table(authorizer.get("claims")) or _table(_table(authorizer.get("jwt")).get("claims"))
+    subject = claims.get("sub") or authorizer.get("principalId")
+    return str(subject) if subject else _iam(_table(authorizer.get("iam")).get("userArn"))
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _iam(arn: Any) -> str:
+    """An IAM identity without the name of the session, which is a new one each time that a role is assumed."""
+    text = str(arn or "")
+    return text.rpartition("/")[0] if ":assumed-role/" in text else text
 
 
 def _headers(event: Event) -> dict[str, str]:

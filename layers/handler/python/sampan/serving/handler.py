@@ -14,7 +14,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from sampan.contract.errors import InvalidInputError, PayloadTooLargeError, SampanError
+from sampan.serving.codecs.v2 import LENGTH_HEADER
 from sampan.serving.dataplane import DataPlane
 from sampan.serving.events import UNKNOWN, Event, Result, source_of
 from sampan.serving.http import JSON, Observer, Request, Response, error_response
@@ -55,6 +58,8 @@ class LambdaHandler:
             response = self._fitting(self._cold(request, context))
         else:
             response = self._fitting(self.api.answer(request))
+        if self._settings.origins:
+            response = self._shared(request, response)
         self._observer.served(request, response, start, context)
         return source.write(event, response)
 
@@ -62,7 +67,17 @@ class LambdaHandler:
         base = self._settings.base_path
         if not base or not f"{request.path}/".startswith(f"{base}/"):
             return request
-        return Request(request.method, request.path.removeprefix(base) or "/", request.headers, request.body)
+        path = request.path.removeprefix(base) or "/"
+        return Request(request.method, path, request.headers, request.body, request.caller)
+
+    def _shared(self, request: Request, response: Response) -> Response:
+        """Let a page of an origin that may call read the answer, https://fetch.spec.whatwg.org/#http-cors-protocol."""
+        origin, vary = request.headers.get("origin", ""), response.headers.get("vary")
+        headers = {**response.headers, "vary": f"{vary}, origin" if vary else "origin"}
+        if origin and not {origin, "*"}.isdisjoint(self._settings.origins):
+            headers["access-control-allow-origin"] = origin
+            headers["access-control-expose-headers"] = LENGTH_HEADER
+        return msgspec.structs.replace(response, headers=headers)
 
     def _fitting(self, response: Response) -> Response:
         """Lambda cuts off a result over its payload limit; say so instead."""

@@ -21,17 +21,22 @@ from sampan.contract.errors import (
 
 JSON = "application/json"
 OCTETS = "application/octet-stream"
+CONFIDENCE = "Confidence"  # label of a response: mean of its items' best scores, 0..1
 _WINDOW = {"gzip": 31, "deflate": 15}  # zlib's wbits; HTTP's deflate is the zlib format (RFC 9110, 8.4.1.2)
 _COMPRESSED_FROM = 1024  # bytes; below it compression costs more than it saves
 
 
 class Request(msgspec.Struct, frozen=True):
-    """Header names are lower-case; the body is as sent, still under its Content-Encoding."""
+    """Header names are lower-case; the body is as sent, still under its Content-Encoding.
+
+    `caller` is the id of an API key, or the subject that an authoriser proved; empty: nobody says.
+    """
 
     method: str
     path: str
     headers: Mapping[str, str] = {}
     body: bytes = b""
+    caller: str = ""
 
 
 class Response(msgspec.Struct, frozen=True):

@@ -18,16 +18,18 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
 
-from sampan.serving.http import Request, Response
+from sampan.serving.http import CONFIDENCE, Request, Response
 
 NAMESPACE = "Sampan"
-_PATH = 500  # characters of a path in a line
-_METRICS = (
-    ("Latency", MetricUnit.Milliseconds),
-    ("ModelLatency", MetricUnit.Milliseconds),
-    ("Errors", MetricUnit.Count),
-    ("ColdStarts", MetricUnit.Count),
-)
+_LONGEST = 500  # characters of a path, or of a caller's id, in a line
+METRICS = {
+    "Latency": MetricUnit.Milliseconds,
+    "ModelLatency": MetricUnit.Milliseconds,
+    "Errors": MetricUnit.Count,
+    "ColdStarts": MetricUnit.Count,
+}
+SCORED = {**METRICS, CONFIDENCE: MetricUnit.NoUnit}  # of a line that says how sure the model was
+DIMENSIONS = (("service",), ("service", "model"))
 
 
 class LambdaObserver:
@@ -37,7 +39,8 @@ class LambdaObserver:
         self._stream = stream or sys.stdout
         self._logger = Logger(service=service, stream=self._stream)
         self._service = service
-        self._emf = _emf_header(service)
+        self._emf = _emf_header(service, METRICS)
+        self._emf_scored = _emf_header(service, SCORED)
         self._cold = True
 
     def started(self, models: str, phases: Mapping[str, float]) -> None:
@@ -71,12 +74,17 @@ class LambdaObserver:
             "bytes_out": len(response.body),
             "model": "-",
             **response.labels,
-            "_aws": {"Timestamp": int(now * 1000), "CloudWatchMetrics": self._emf},
+            "_aws": {
+                "Timestamp": int(now * 1000),
+                "CloudWatchMetrics": self._emf_scored if CONFIDENCE in response.labels else self._emf,
+            },
             "Latency": round((time.perf_counter() - start) * 1000, 3),
             "ModelLatency": response.labels.get("run_ms", 0),
             "Errors": int(response.status >= 500),
             "ColdStarts": int(cold),
         }
+        if request.caller:
+            line["caller"] = _printable(request.caller)
         self._write(line)
 
     def failed(self, request: Request, error: BaseException) -> None:
@@ -88,9 +96,9 @@ class LambdaObserver:
         self._stream.flush()
 
 
-def _printable(path: str) -> str:
+def _printable(text: str) -> str:
     """Without halves of surrogate pairs, which UTF-8 has not, and as long as a person reads."""
-    return path[:_PATH] if path.isascii() else path[:_PATH].encode("utf-8", "replace").decode()
+    return text[:_LONGEST] if text.isascii() else text[:_LONGEST].encode("utf-8", "replace").decode()
 
 
 def _timestamp(seconds: float) -> str:
@@ -103,11 +111,11 @@ def _second(whole: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
 
 
-def _emf_header(service: str) -> orjson.Fragment:
+def _emf_header(service: str, metrics: Mapping[str, MetricUnit]) -> orjson.Fragment:
     """The `CloudWatchMetrics` part of EMF, as powertools writes it: names, units, dimensions."""
     provider = AmazonCloudWatchEMFProvider(namespace=NAMESPACE, service=service)
-    for name, unit in _METRICS:
+    for name, unit in metrics.items():
         provider.add_metric(name=name, unit=unit, value=0)
     directive = dict(provider.serialize_metric_set()["_aws"]["CloudWatchMetrics"][0])
     provider.clear_metrics()
-    return orjson.Fragment(orjson.dumps([{**directive, "Dimensions": [["service"], ["service", "model"]]}]))
+    return orjson.Fragment(orjson.dumps([{**directive, "Dimensions": DIMENSIONS}]))

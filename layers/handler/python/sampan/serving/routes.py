@@ -22,8 +22,8 @@ from sampan.contract.errors import (
 )
 from sampan.contract.tensors import Array
 from sampan.serving.codecs import json, rows, v2
-from sampan.serving.dataplane import DataPlane
-from sampan.serving.http import OCTETS, Request, Response, compressed, decoded_body, error_response
+from sampan.serving.dataplane import DataPlane, Predicted
+from sampan.serving.http import CONFIDENCE, OCTETS, Request, Response, compressed, decoded_body, error_response
 from sampan.serving.pipelines.pipeline import OWN
 from sampan.serving.repository import ServedModel
 
@@ -150,14 +150,22 @@ def _predict(call: Call) -> Response:
     """JSON `{"input": …}` or `{"inputs": […]}`, or any other content type: the body is the item."""
     model = call.model()
     if "json" not in call.request.headers.get("content-type", "json").lower():
-        results = call.plane.predict(model, [call.body])
-        return _results(model, {"output": results.results[0]}, results.run_ms)
+        return _predicted(model, call.plane.predict(model, [call.body]), one=True)
     if model.pipeline.kind == "rows":
         answer, run_ms = _rows(call, model, "input", "inputs")
-        return _results(model, answer, run_ms)
+        return _results(model, answer, _labels(model, run_ms))
     one, items = json.read(call.body, _any_items if model.pipeline.kind == OWN else _items)
-    results = call.plane.predict(model, items)
-    return _results(model, {"output": results.results[0]} if one else {"outputs": results.results}, results.run_ms)
+    return _predicted(model, call.plane.predict(model, items), one)
+
+
+def _predicted(model: ServedModel, predicted: Predicted, one: bool) -> Response:
+    results = predicted.results
+    labels = _labels(model, predicted.run_ms)
+    if model.pipeline.output_kind == "labels" and results and all(results):
+        confidence = round(sum(best[0]["score"] for best in results) / len(results), 4)
+        if 0 <= confidence <= 1:  # scores without an activation may be anything
+            labels[CONFIDENCE] = confidence
+    return _results(model, {"output": results[0]} if one else {"outputs": results}, labels)
 
 
 def _items(node: Any) -> tuple[bool, list[str | bytes]]:
@@ -251,7 +259,7 @@ def _vector(vector: Any, encoding: str) -> Any:
     return pybase64.b64encode(vector.astype("<f4").tobytes()).decode() if encoding == "base64" else vector
 
 
-def _results(model: ServedModel, results: dict[str, Any], run_ms: float) -> Response:
+def _results(model: ServedModel, results: dict[str, Any], labels: dict[str, object]) -> Response:
     head = {"model_name": model.name, "model_version": model.version}
     try:
         body = json.dumps({**head, **results})
@@ -259,7 +267,7 @@ def _results(model: ServedModel, results: dict[str, Any], run_ms: float) -> Resp
         if not model.pipeline.own:
             raise
         raise ModelError(f"{model.pipeline.own} gives a result that is no JSON: {error}") from error
-    return Response(body, labels=_labels(model, run_ms))
+    return Response(body, labels=labels)
 
 
 def _labels(model: ServedModel, run_ms: float) -> dict[str, object]:

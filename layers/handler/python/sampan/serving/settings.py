@@ -37,6 +37,7 @@ class Settings:
         pipeline: the function's own pre- and post-processing of the default model (`sampan.serving.pipelines.own`).
         key_file: key that opens sealed models (`sampan.serving.sealed`).
         warm: run each live version once at the start, for environments that are made before a request waits.
+        origins: web origins whose pages may read the answers; `*`: all. A REST API asks its function to say so.
     """
 
     models: tuple[str, ...] = ()
@@ -52,6 +53,7 @@ class Settings:
     pipeline: Path | None = None
     key_file: Path | None = None
     warm: bool = False
+    origins: tuple[str, ...] = ()
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -68,6 +70,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     | `SAMPAN_MANIFEST_DIGEST`, `SAMPAN_KEY_FILE` | as named |
     | `SAMPAN_PIPELINE` | `pipeline`; else `$LAMBDA_TASK_ROOT/pipeline.py`, if it is there |
     | `AWS_LAMBDA_INITIALIZATION_TYPE` | `warm`: provisioned-concurrency, snap-start |
+    | `SAMPAN_ORIGINS` | `origins`, separated by commas |
 
     Raises:
         InvalidInputError: a number that is none, or a digest that is none.
@@ -87,6 +90,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         pipeline=_pipeline(env),
         key_file=Path(env["SAMPAN_KEY_FILE"]) if env.get("SAMPAN_KEY_FILE") else None,
         warm=env.get("AWS_LAMBDA_INITIALIZATION_TYPE", "") in _AHEAD,
+        origins=tuple(filter(None, env.get("SAMPAN_ORIGINS", "").split(","))),
     )
 
 
