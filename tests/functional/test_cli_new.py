@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sampan.cli.main import main
-from sampan.contract.function import Budgets, FunctionConfig
+from sampan.contract.function import Budgets, Endpoint, FunctionConfig
 from sampan.contract.manifest import GateEntry
 from sampan.contract.tensors import Array
 from sampan.local.log import QuietObserver
@@ -82,11 +82,13 @@ def test_the_commented_lines_are_the_defaults(sampan: Shell):
     whole = tomllib.loads("\n".join(lines))
     assert whole.keys() == set(FunctionConfig.__struct_fields__) - {"pipeline", "gates"}
     assert whole["budgets"].keys() == set(Budgets.__struct_fields__)
-    given = {"environment", "budgets", "description"}
+    assert whole["endpoint"].keys() == set(Endpoint.__struct_fields__)
+    given = {"environment", "budgets", "description", "endpoint"}
     ours = msgspec.convert({key: value for key, value in whole.items() if key not in given}, FunctionConfig)
     assert ours == FunctionConfig(model="linear")
     shown = {key: value for key, value in whole["budgets"].items() if key not in ("memory_mb", "p95_ms")}
     assert msgspec.convert(shown, Budgets) == Budgets()
+    assert msgspec.convert({**whole["endpoint"], "min": None}, Endpoint) == Endpoint()
 
 
 def test_json_names_the_files(sampan: Shell):

@@ -2,7 +2,8 @@
 
     function.toml → version → context → checked → image | archives → measured → budgets → papers
 
-The papers lie beside the context, in `build/functions/<name>`: bill of materials, template, waterfall, signature.
+The papers lie beside the context, in `build/functions/<name>`: bill of materials, template, waterfall, signature, and
+the golden samples as requests.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +21,8 @@ from sampan.packaging.context import BUILD, REQUIREMENTS, Context, write_context
 from sampan.packaging.docker import Engine
 from sampan.packaging.dockerfile import check_dockerfile
 from sampan.packaging.files import replace_file
-from sampan.packaging.image import Image, build_image
+from sampan.packaging.golden_requests import GOLDEN, golden_requests
+from sampan.packaging.image import Image, build_arguments, build_image
 from sampan.packaging.payload import payload_of
 from sampan.packaging.project import Function, read_function
 from sampan.packaging.sizes import sizes_of
@@ -59,12 +61,13 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Package:
-    """What was made: `folder` holds the papers, `notes` are sentences for the person."""
+    """What was made: `folder` holds the papers, `base` is what an image is built on, `notes` are for the person."""
 
     function: Function
     context: Context
     waterfall: Waterfall
     folder: Path
+    base: str
     image: Image | None = None
     archives: Archives | None = None
     notes: tuple[str, ...] = ()
@@ -105,7 +108,7 @@ def package(
     chosen = order or Order()
     function = read_function(project, name)
     _placeable(function)
-    folder = project / BUILD / name
+    folder, base = project / BUILD / name, base_of(function, chosen.base)
     version = store.find(function.config.model)
     step("writing the context")
     context = write_context(project, function, version, key=chosen.key, say=say)
@@ -115,8 +118,9 @@ def package(
         step("writing the archives")
         archives = build_archives(context, folder)
     elif chosen.docker:
-        base, tag = base_of(function, chosen.base), _named(name, chosen.tag)
-        image = build_image(Engine(), context, base=base, tag=tag, log=folder / "build.log", watch=step)
+        image = build_image(
+            Engine(), context, base=base, tag=_named(name, chosen.tag), log=folder / "build.log", watch=step
+        )
     samples = version.golden()
     measurement = None
     if measure is not None:
@@ -135,10 +139,12 @@ def package(
         context=context,
         waterfall=found,
         folder=folder,
+        base=base,
         image=image,
         archives=archives,
         notes=archives.notes if archives else (),
     )
+    replace_file(folder / GOLDEN, golden_requests(samples, context.manifest))
     _write_papers(made, version, store, chosen)
     return made
 
@@ -150,6 +156,7 @@ def as_dict(made: Package) -> dict[str, Any]:
         "function": made.function.name,
         "model": made.context.ref,
         "reference": made.reference,
+        "arguments": build_arguments(made.function, made.base),
         "image": image and image.id,
         "layers": [
             {"kind": layer.kind, "digest": layer.digest, "unpacked": layer.unpacked, "compressed": layer.compressed}

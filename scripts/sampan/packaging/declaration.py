@@ -11,7 +11,7 @@ import msgspec
 from msgspec import inspect
 
 from sampan.contract.errors import InvalidInputError
-from sampan.contract.function import Budgets, FunctionConfig
+from sampan.contract.function import INSTANCE, Budgets, Endpoint, FunctionConfig
 from sampan.contract.metrics import parse_gate
 from sampan.store import parse_reference
 
@@ -61,8 +61,8 @@ def _shape(table: Mapping[str, Any], kind: type[msgspec.Struct], above: tuple[st
         path = (*above, key)
         if key not in fields:
             yield Problem(path, _unknown(path, list(fields)))
-        elif fields[key].type is Budgets and isinstance(value, dict):
-            yield from _shape(value, Budgets, path)
+        elif fields[key].type in (Budgets, Endpoint) and isinstance(value, dict):
+            yield from _shape(value, fields[key].type, path)
         elif not _fits(value, fields[key].type):
             yield from _misfit(path, value, inspect.type_info(fields[key].type))
     for name, field in fields.items():
@@ -107,6 +107,8 @@ def _allowed(kind: inspect.Type) -> str:
             return f"a whole number over {over}"
         case inspect.IntType(ge=least, le=most):
             return f"a whole number from {least} to {most}" if most else f"a whole number of {least} or more"
+        case inspect.StrType(pattern=pattern) if pattern == INSTANCE:
+            return 'a type of SageMaker\'s instances in quotes, such as "ml.g5.xlarge"'
         case inspect.StrType(pattern=str()):
             return 'a version in quotes, such as "3.12"'
         case inspect.StrType(min_length=least):

@@ -23,6 +23,7 @@ from sampan.packaging.docker import Engine, EngineError, ImageFacts, log_tail
 from sampan.packaging.files import PackagingError
 from sampan.packaging.install import EPOCH
 from sampan.packaging.layers import Layer, read_layers
+from sampan.packaging.project import Function
 
 CACHE = Path("~/.cache/sampan/layers")
 LIMIT = 10 * 1024**3  # bytes unpacked, https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
@@ -120,6 +121,11 @@ def build_image(
     return Image(tag or reference, facts.id, context.digest, (Layer("base", found.id, found.size, 0, None), *own))
 
 
+def build_arguments(function: Function, base: str) -> dict[str, str]:
+    """The image's build arguments, which decide with the context what is in it."""
+    return {"BASE_IMAGE": base, "SNAPSTART": "Allow" if function.config.snapstart else ""}
+
+
 def _made_of(facts: ImageFacts, context: Context, base: ImageFacts) -> bool:
     return facts.labels.get(CONTEXT_LABEL) == context.digest and facts.labels.get(BASE_LABEL) == base.id
 
@@ -147,7 +153,7 @@ def _base(engine: Engine, context: Context, base: str, log: Path, watch: Watch |
 def _build(
     engine: Engine, context: Context, base: str, found: ImageFacts, reference: str, log: Path, watch: Watch | None
 ) -> None:
-    arguments = {"BASE_IMAGE": base, "SNAPSTART": "Allow" if context.function.config.snapstart else ""}
+    arguments = build_arguments(context.function, base)
     labels = {CONTEXT_LABEL: context.digest, BASE_LABEL: found.id, MODEL_LABEL: context.ref, VERSION_LABEL: VERSION}
     buildx = engine.has_buildx()
     buildkit = buildx or engine.has_buildkit()

@@ -42,6 +42,17 @@ python = {python}
 # memory_mb = {memory} # peak; default: the function's memory
 # p95_ms = 100 # of warm invocations; default: not limited
 # payload_mb = {budgets.payload_mb:g}
+
+# [endpoint] # of the placements sagemaker and sagemaker-async
+# instance = "{endpoint.instance}"
+# min = 1 # instances; default: 0 where it scales to zero, as an asynchronous one does
+# max = {endpoint.max}
+# scale_to_zero = false # real time: who asks first then gets 503 for the minutes that an instance takes
+# invocations = {endpoint.invocations} # requests a minute for each instance (real time)
+# max_concurrency = {endpoint.max_concurrency} # requests at once on an instance (asynchronous)
+# startup = {endpoint.startup} # seconds until a container is ready
+# memory = {endpoint.memory} # MB for a copy of the model (with scale_to_zero)
+# accelerators = {endpoint.accelerators} # GPUs for a copy of the model (with scale_to_zero)
 """
 
 
@@ -87,6 +98,7 @@ def function_text(project: Path, name: str, version: Version, config: FunctionCo
         gates=f"gates = {gates} # what `sampan compress` must hold\n" if version.manifest.gates else "",
         default=default,
         budgets=default.budgets,
+        endpoint=default.endpoint,
     )
 
 
