@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sampan.cli.output import json_option, print_json, say, size_text
+from sampan.cli.output import json_option, print_json, say, size_text, transfer_bar, version_facts
 
 if TYPE_CHECKING:
     from sampan.store.add import Added
@@ -65,7 +65,7 @@ def command(
     from sampan.store.moves import promote as move
     from sampan.store.reference import name_of_stem
 
-    store = open_store(location)
+    store = open_store(location, transfer_bar())
     models, errors = _found(paths)
     if name and len(models) > 1:
         raise InvalidInputError(f"--name '{name}' is for one model, {len(models)} were given; add them one at a time")
@@ -133,11 +133,7 @@ def _tell(added: "Added", quiet: bool) -> dict[str, Any]:
     if not quiet:
         click.echo(manifest.ref)
     return {
-        "ref": manifest.ref,
-        "name": manifest.name,
-        "version": manifest.version,
-        "digest": manifest.digest,
-        "size": manifest.size,
+        **version_facts(manifest),
         "existed": added.existed,
         "notes": list(added.notes),
     }

@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from sampan.cli.gate_options import gates_in_force
-from sampan.cli.output import json_option, print_json, print_table, say, size_text
+from sampan.cli.output import json_option, print_json, print_table, say, size_text, transfer_bar
 from sampan.cli.typed import typed
 from sampan.compress.recipes import BY_NAME, choose
 
@@ -96,7 +96,7 @@ def command(
     try:
         with progress() as watch:
             outcome = compress(
-                open_store(location),
+                open_store(location, transfer_bar()),
                 ref,
                 gate=gates,
                 samples=samples,

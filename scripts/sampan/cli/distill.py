@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sampan.cli.compress import progress
-from sampan.cli.output import json_option, print_json, print_table, say, size_text
+from sampan.cli.output import json_option, print_json, print_table, say, size_text, transfer_bar
 
 if TYPE_CHECKING:
     from sampan.distill.report import Report
@@ -112,7 +112,7 @@ def command(
     try:
         with progress() as watch:
             outcome = distill(
-                open_store(location),
+                open_store(location, transfer_bar()),
                 ref,
                 data,
                 python=python,

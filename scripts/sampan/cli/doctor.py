@@ -64,6 +64,9 @@ NEEDS = (
     Need("dockerfile-parse", "package", "pip install 'sampan[package]'", optional=True),
     Need("model-signing", "package --sign", "pip install 'sampan[package]'", optional=True),
     Need("docker", "package, emulate --level docker", "apt-get install docker.io", program=True, optional=True),
+    Need("boto3", "deploy, status, usage, stores at s3://", "pip install 'sampan[deploy]'", optional=True),
+    Need("aws-cdk-lib", "deploy", "pip install 'sampan[infra]'", optional=True),
+    Need("node", "deploy", "apt-get install nodejs", program=True, optional=True),
     Need("sam", "emulate --level sam", "pip install aws-sam-cli", program=True, optional=True),
     Need("qemu-x86_64", "compress: CPUs without VNNI", "apt-get install qemu-user", program=True, optional=True),
     Need("uv", "a faster scripts/setup", "pip install uv", program=True, optional=True),
@@ -87,7 +90,7 @@ def report(store: str, output: str, findings: list[Finding]) -> None:
     Raises:
         ClickException: something is missing that is not optional.
     """
-    place = _store_state(Path(store))
+    place = _store_state(store)
     if output == "json":
         print_json({**_machine(), "store": place, "findings": [asdict(finding) for finding in findings]})
     else:
@@ -119,7 +122,10 @@ def _machine() -> dict[str, object]:
     return {"python": platform.python_version(), "machine": platform.machine(), "cores": cores, "prefix": sys.prefix}
 
 
-def _store_state(folder: Path) -> str:
+def _store_state(location: str) -> str:
+    folder = Path(location)
+    if "://" in location:
+        return location
     if folder.is_dir():
         return f"{folder} ({'writable' if os.access(folder, os.W_OK) else 'read-only'})"
     return f"{folder} (not there yet; 'sampan add' makes it)"

@@ -16,6 +16,7 @@ from sampan.contract import VERSION
 
 # verb → (its file, one line for the list); the lines stand here so that `--help` imports no verb
 VERBS = {
+    "init": ("init", "Write the folder of a new project."),
     "add": ("add", "Put a model file into the store, checked and proven."),
     "list": ("list_models", "List the models of the store."),
     "show": ("show", "Show one version: signature, digests, lineage, gates."),
@@ -30,6 +31,12 @@ VERBS = {
     "new": ("new", "Write a function's folder, for a model of the store."),
     "package": ("package", "Make a function what Lambda runs, and hold it against its budgets."),
     "emulate": ("emulate", "Run packaged functions here, as Lambda would."),
+    "deploy": ("deploy", "Bring the project to AWS: plan, ask, deploy, prove, promote."),
+    "status": ("status", "Say what a stage runs: versions, aliases, stacks, what was left half done."),
+    "usage": ("usage", "Count calls, seconds, bytes and cost by API key and model."),
+    "destroy": ("destroy", "Delete a stage from AWS; its store only by name."),
+    "push": ("push", "Copy a version to another store."),
+    "pull": ("pull", "Copy a version from another store."),
     "doctor": ("doctor", "Say what is installed, what is missing for which verb, and how to get it."),
 }
 
@@ -76,8 +83,8 @@ class Verbs(click.Group):
     "--store",
     envvar="SAMPAN_STORE",
     show_envvar=True,
-    metavar="FOLDER",
-    help="The model store. Default: model_store/models in the project.",
+    metavar="STORE",
+    help="The model store: a folder, or s3://bucket/prefix. Default: model_store/models in the project.",
 )
 @click.option(
     "--project-dir",

@@ -5,7 +5,7 @@ from typing import get_args
 
 import click
 
-from sampan.cli.output import json_option, print_json, say
+from sampan.cli.output import json_option, print_json, say, transfer_bar
 from sampan.contract.function import MAX_MEMORY, MIN_MEMORY, FunctionConfig, Placement
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")  # of Lambda, from Sampan's oldest on
@@ -50,7 +50,7 @@ def command(
     from sampan.store import open_store
 
     project: Path = context.find_root().params["project_dir"]
-    version = open_store(context.obj).find(ref)
+    version = open_store(context.obj, transfer_bar()).find(ref)
     own = PIPELINE if pipeline else None
     config = FunctionConfig(model=ref, placement=placement, memory=memory, python=python, pipeline=own)
     folder = write_function(project, name, version, config)

@@ -2,10 +2,14 @@
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
+
+if TYPE_CHECKING:
+    from sampan.contract.manifest import Manifest
+    from sampan.store import Watch
 
 json_option = click.option(
     "-o",
@@ -55,3 +59,36 @@ def size_text(size: float) -> str:
         if size < 1000:
             return f"{size:.1f} {unit}"
     return f"{size / 1000:.1f} GB"
+
+
+def transfer_bar() -> "Watch":
+    """A bar of bytes on stderr while they go or come, where that is a terminal; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        return lambda words, done, total: None
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TextColumn("{task.description}", markup=False))
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task("", total=None)
+    click.get_current_context().call_on_close(bar.stop)
+
+    def watch(words: str, done: int, total: int) -> None:
+        bar.update(task, description=words, completed=done, total=total)
+        if done < total:
+            bar.start()
+        else:
+            bar.stop()
+
+    return watch
+
+
+def version_facts(manifest: "Manifest") -> dict[str, Any]:
+    """What `-o json` says of every version."""
+    return {
+        "ref": manifest.ref,
+        "name": manifest.name,
+        "version": manifest.version,
+        "digest": manifest.digest,
+        "size": manifest.size,
+    }

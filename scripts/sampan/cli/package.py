@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sampan.cli.output import json_option, print_json, say
+from sampan.cli.output import json_option, print_json, say, transfer_bar
 
 if TYPE_CHECKING:
     from sampan.packaging.budgets import Measurement
@@ -65,7 +65,7 @@ def command(
     from sampan.store import open_store
 
     project: Path = context.find_root().params["project_dir"]
-    store = open_store(context.obj)
+    store = open_store(context.obj, transfer_bar())
     order = Order(base=base_image, tag=tag, docker=not no_docker, key=key, signing_key=sign)
     made = []
     for name in names or _all(find_functions(project), project):

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from sampan.cli.output import print_json
+from sampan.cli.output import print_json, transfer_bar
 
 _EPILOG = """\b
 Examples:
@@ -33,7 +33,7 @@ def command(store: str, ref: str, path: Path, output: str) -> None:
     """
     from sampan.store import open_store
 
-    version = open_store(store).find(ref)
+    version = open_store(store, transfer_bar()).find(ref)
     print_json(ask(version.folder, version.manifest, path))
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sampan.cli.output import say
+from sampan.cli.output import say, transfer_bar
 
 if TYPE_CHECKING:
     from sampan.serving.http import Observer
@@ -63,7 +63,7 @@ def command(
     from sampan.store import open_store
 
     keep_memory()
-    folders = served_folders(open_store(store), refs)
+    folders = served_folders(open_store(store, transfer_bar()), refs)
     with bind(host, port) as listener:
         address = f"http://{host}:{listener.getsockname()[1]}"
         app, names = _app(folders, mode, event, threads, concurrency, timeout, log)

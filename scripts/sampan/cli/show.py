@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sampan.cli.output import json_option, print_json, print_table, size_text
+from sampan.cli.output import json_option, print_json, print_table, size_text, transfer_bar, version_facts
 
 if TYPE_CHECKING:
     from sampan.store import Version
@@ -22,7 +22,7 @@ def command(location: str, ref: str, output: str) -> None:
     """
     from sampan.store import open_store
 
-    store = open_store(location)
+    store = open_store(location, transfer_bar())
     version = store.find(ref)
     aliases = store.aliases(version.manifest.name)
     here = [alias for alias, found in aliases.items() if found.version == version.manifest.version]
@@ -41,11 +41,7 @@ def _facts(version: "Version", aliases: list[str]) -> dict[str, Any]:
     for key in ("schema", "inputs", "outputs", "model"):
         del fields[key]
     return {
-        "ref": manifest.ref,
-        "name": manifest.name,
-        "version": manifest.version,
-        "digest": manifest.digest,
-        "size": manifest.size,
+        **version_facts(manifest),
         "model": str(version.model_path),
         "aliases": aliases,
         "signature": manifest.signature.to_json(),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sampan.cli.output import json_option, print_json, say
+from sampan.cli.output import json_option, print_json, say, transfer_bar
 
 if TYPE_CHECKING:
     from sampan.store import Store
@@ -26,7 +26,7 @@ def command(location: str, ref: str | None, quick: bool, output: str) -> None:
     from sampan.store import open_store
     from sampan.store.verify import verify
 
-    store = open_store(location)
+    store = open_store(location, transfer_bar())
     verdict = verify(store, ref, quick=quick, progress=_progress)
     if output == "json":
         problems = [{"ref": problem.ref, "problem": problem.problem} for problem in verdict.problems]
