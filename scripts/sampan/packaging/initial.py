@@ -19,7 +19,7 @@ __pycache__/
 _README = """\
 # {name}
 
-A [Sampan](https://pypi.org/project/sampan/) project: models become functions behind HTTPS.
+A Sampan project: models become functions behind HTTPS.
 
     sampan add model.onnx --samples samples.npz        # model_store/models: versions and aliases
     sampan compress model --gate 'top1_agreement>=0.99'
