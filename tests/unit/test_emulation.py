@@ -256,6 +256,15 @@ class TestRieInstance:
         assert (failed.duration_ms == 3000) == (kind == "timeout")
         assert (failed.max_memory_mb == 1769) == ("killed" in answer)
 
+    def test_one_that_is_ended_in_its_init_for_want_of_memory(self, started):
+        do = "Runtime exited with error: signal: killed"
+        failed = started(memory=128).invoke({"id": "7", "do": do, "answer": ""})
+        assert failed.failure.message == (
+            "function 'mine' does not start: signal: killed: out of memory, it has 128 MB; raise 'memory' in its "
+            "function.toml; its log ends with: a line of its own"
+        )
+        assert failed.max_memory_mb == 128
+
     def test_a_result_may_have_the_words_of_an_error(self, started):
         answer = '{"statusCode": 200, "errorType": "mine"}'
         assert started().invoke({"id": "7", "do": "x", "answer": answer}).failure is None

@@ -84,13 +84,18 @@ class ContainerInstance:
         return invocation_of(self._function, answered, self._peak)
 
     def stop(self) -> None:
-        """Remove the container, whatever it does; nothing is left."""
-        atexit.unregister(self.stop)
-        with suppress(SampanError):
-            self._engine.output("rm", "--force", "--volumes", self.name, timeout=30)
+        """Remove the container, whatever it does; nothing is left. Interrupted, it may be called again."""
+        self._remove()
         if process := getattr(self, "_process", None):
             process.kill()
             process.wait()
+            if not hasattr(self, "_pid"):  # the engine was asked to make it, and may have done so only now
+                self._remove()
+        atexit.unregister(self.stop)
+
+    def _remove(self) -> None:
+        with suppress(SampanError):
+            self._engine.output("rm", "--force", "--volumes", self.name, timeout=30)
 
     def _start(self, image: str, cpus: float) -> None:
         config = self._function.config

@@ -28,6 +28,7 @@ _LOG_DELAY = 0.3  # s that the log may be behind the answer
 IMPORT = "Runtime.ImportModuleError"
 _IMPORT = re.compile(r"^Unable to import module '[^']*': ")
 _REQUEST = re.compile(r"^RequestId: \S+ Error: ")
+_KILLED = "signal: killed"
 _READY = 15  # s until the emulator listens
 
 
@@ -135,8 +136,8 @@ class EmulatorClient:
             wall = (time.perf_counter() - start) * 1000
             told = read_told(self._log.take(complete, _LOG_DELAY))
         result, failure = _read_answer(answer, self._function)
-        if failure and failure.kind == "crash" and told.lines and failure.type != IMPORT:
-            failure = Failure("crash", failure.type, f"{failure.message}; its log ends with: {_last(told.lines)}")
+        if failure and failure.kind == "crash" and failure.type != IMPORT:
+            failure = _explained(failure, told, self._function)
         return result, failure, told, wall
 
     def _answer(self, body: bytes) -> bytes:
@@ -165,7 +166,7 @@ def invocation_of(
     result, failure, told, wall = answered
     memory, timeout = function.config.memory, function.config.timeout * 1000.0
     duration = told.duration_ms if told.duration_ms is not None else wall - (told.init_ms or 0.0)
-    killed = failure is not None and "signal: killed" in failure.message
+    killed = failure is not None and _KILLED in failure.message
     return Invocation(
         result=result,
         failure=failure,
@@ -247,10 +248,24 @@ def _read_answer(answer: bytes, function: Function) -> tuple[Any, Failure | None
     if kind == IMPORT:  # what a cold start refuses, in one sentence
         return None, Failure("crash", kind, f"function '{function.name}' does not start: {_IMPORT.sub('', words)}")
     words = _REQUEST.sub("", words)
-    if "signal: killed" in words:
-        words += f": out of memory, it has {function.config.memory} MB; raise 'memory' in its function.toml"
+    if _KILLED in words:
+        words += _out_of_memory(function)
     fatal = kind.startswith(("Runtime.", "Sandbox.", "Function."))
     return None, Failure("crash" if fatal else "error", kind, f"function '{function.name}' failed: {kind}: {words}")
+
+
+def _explained(failure: Failure, told: Told, function: Function) -> Failure:
+    """A crash with what the log knows of it; ended in its init, the emulator's answer is empty."""
+    message = failure.message
+    if told.killed and _KILLED not in message:
+        message = f"function '{function.name}' does not start: {_KILLED}{_out_of_memory(function)}"
+    if told.lines:
+        message += f"; its log ends with: {_last(told.lines)}"
+    return Failure("crash", failure.type, message)
+
+
+def _out_of_memory(function: Function) -> str:
+    return f": out of memory, it has {function.config.memory} MB; raise 'memory' in its function.toml"
 
 
 def _last(lines: tuple[str, ...]) -> str:

@@ -13,18 +13,23 @@ _REMEMBERED = 50  # lines kept to say why an instance ended
 _EMULATOR = re.compile(r"\(rapid\) |\b(?:START|END|REPORT) RequestId: ")
 _REQUEST = re.compile(r"\bSTART RequestId: (\S+)")
 _INIT = re.compile(r"INIT REPORT\(durationMs: ([\d.]+)\)")
+_KILLED = re.compile(r"\(rapid\) .*Runtime exited with error: signal: killed")
 _INVOKE = re.compile(r"INVOKE RTDONE\(.*duration: ([\d.]+)ms\)")
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What the log says of one invocation: ids, ms of its init and of itself (None: not said), the function's lines."""
+    """What the log says of one invocation: ids, ms of its init and of itself (None: not said), the function's lines.
+
+    `killed`: the kernel ended the runtime, which it does for want of memory.
+    """
 
     request_id: str = ""
     init_ms: float | None = None
     duration_ms: float | None = None
     phases: Mapping[str, float] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
+    killed: bool = False
 
 
 class FollowedLog:
@@ -83,6 +88,7 @@ def read_told(lines: Sequence[str]) -> Told:
         float(invoke[1]) if invoke else None,
         _phases(own),
         own,
+        any(map(_KILLED.search, lines)),
     )
 
 
