@@ -109,17 +109,25 @@ class Artefacts:
         """The emulator's program."""
         return find_rie(self._rie, self._project)
 
-    def starter(self, level: Level) -> Callable[[], Instance]:
+    def starter(self, level: Level, memory: int | None = None) -> Callable[[], Instance]:
         """What starts an instance; everything that it needs is made before this returns.
+
+        Args:
+            memory: MB of this instance; what is packaged is the same for every size.
 
         Raises:
             SampanError: the level is not to be had here; says why.
         """
+        function = self.sized(memory) if memory else self.function
         if level == "docker":
             image = self.image
-            return lambda: ContainerInstance(self.function, image, self.engine, self.key_file)
+            return lambda: ContainerInstance(function, image, self.engine, self.key_file)
         rie, root = self.rie, self.root if level == "rie" else self.unpacked
-        return lambda: RieInstance(self.function, root, rie, level, self.key_file)
+        return lambda: RieInstance(function, root, rie, level, self.key_file)
+
+    def sized(self, memory: int) -> Function:
+        """The function with another memory setting, in MB."""
+        return replace(self.function, config=msgspec.structs.replace(self.function.config, memory=memory))
 
     def why_not(self, level: str) -> str:
         """Why a level is not to be had on this machine; empty where it is. Nothing is built for the answer."""

@@ -59,8 +59,12 @@ def cold_ms(invocation: Invocation) -> float:
     return (invocation.init_ms or 0.0) + invocation.duration_ms
 
 
-def _answered(instance: Instance, event: Mapping[str, Any]) -> Invocation:
-    invocation = instance.invoke(event)
+def checked(invocation: Invocation) -> Invocation:
+    """The same.
+
+    Raises:
+        InstanceError: it failed, or the answer is none; with its reason.
+    """
     if invocation.failure is not None:
         raise InstanceError(invocation.failure.message)
     status = (invocation.result or {}).get("statusCode")
@@ -68,6 +72,10 @@ def _answered(instance: Instance, event: Mapping[str, Any]) -> Invocation:
         said = str((invocation.result or {}).get("body"))[:200]
         raise InstanceError(f"a golden sample was answered with status {status}: {said}")
     return invocation
+
+
+def _answered(instance: Instance, event: Mapping[str, Any]) -> Invocation:
+    return checked(instance.invoke(event))
 
 
 def _phases(starts: Sequence[Invocation]) -> dict[str, float]:
