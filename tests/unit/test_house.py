@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "distill": frozenset(("contract", "serving", "store", "compress")),
     "packaging": frozenset(("contract", "serving", "store")),
     "emulation": frozenset(("contract", "serving", "store", "packaging", "local")),
-    "placement": frozenset(("contract", "serving", "store")),
+    "placement": frozenset(("contract", "serving", "store", "costs")),
     "tuning": frozenset(("contract", "serving", "store", "packaging", "emulation", "local", "costs")),
     "aws": frozenset(("contract",)),
     "costs": frozenset(("contract",)),

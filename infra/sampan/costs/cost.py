@@ -18,6 +18,7 @@ MB_OF_A_GB = 1024  # of a function's memory
 MILLION = 1e6
 HTTP_UNIT = 512 * 1024  # bytes of a request that an HTTP API counts as one
 FREE_STORAGE = 512  # MB of /tmp
+SNAPSHOT_LEAST = 3 * 3600  # s that a snapshot is billed at least
 
 
 def tiered(units: float, tiers: Sequence[tuple[float, float]]) -> float:
@@ -118,6 +119,46 @@ def transfer_cost(prices: Prices, size: float) -> float:
 def instance_cost(prices: Prices, instance: str, hours: float) -> float:
     """Hours of one instance of a SageMaker endpoint."""
     return hours * prices.known(prices.here.instances.get(instance), f'instances."{instance}"')
+
+
+def snapstart_cost(prices: Prices, memory: int, seconds: float, restores: float) -> float:
+    """What SnapStart adds: one published version kept cached, and restores of it.
+
+    Args:
+        memory: MB of the function.
+        seconds: that the version is kept; AWS bills three hours at least.
+    """
+    here = prices.here.function
+    cache = prices.known(here.snapstart_cache_gb_second, "lambda.snapstart_cache_gb_second")
+    restore = prices.known(here.snapstart_restore_gb, "lambda.snapstart_restore_gb")
+    return gb_seconds(memory, max(seconds, SNAPSHOT_LEAST) * 1000) * cache + restores * memory / MB_OF_A_GB * restore
+
+
+def serverless_cost(prices: Prices, memory: int, milliseconds: float) -> float:
+    """Milliseconds that a serverless endpoint of SageMaker with `memory` MB computes."""
+    here = prices.here.serverless
+    return gb_seconds(memory, milliseconds) * prices.known(here.gb_second if here else None, "serverless.gb_second")
+
+
+def endpoint_data_cost(prices: Prices, size: float) -> float:
+    """Bytes into and out of a SageMaker endpoint."""
+    return size / GB * prices.known(prices.here.endpoint_gb, "endpoint_gb")
+
+
+def managed_cost(
+    prices: Prices, instance: str, hours: float, invocations: float, ec2_hour: float | None = None
+) -> float:
+    """Lambda Managed Instances: hours of EC2, the fee on the on-demand price, and requests; no GB-seconds.
+
+    Args:
+        hours: of all instances together.
+        ec2_hour: what an hour costs under a savings plan; None: the on-demand price.
+    """
+    here = prices.here.managed
+    listed = prices.known(here.instances.get(instance) if here else None, f'managed.instances."{instance}"')
+    fee = prices.known(here.fee if here else None, "managed.fee")
+    paid = listed if ec2_hour is None else ec2_hour
+    return hours * (paid + listed * fee) + request_cost(prices, invocations)
 
 
 def _unknown(prices: Prices, architecture: str) -> Sequence[tuple[float, float]]:

@@ -3,7 +3,7 @@
 prices.toml (or another) → checked → Prices of a region · Energy
 """
 
-from datetime import date
+from datetime import date as Day
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,8 +72,26 @@ class KeyPrices(Table, frozen=True, kw_only=True):
     requests_10000: Price
 
 
+class ServerlessPrices(Table, frozen=True, kw_only=True):
+    """Of SageMaker's serverless endpoints: a second of 1 GB of memory."""
+
+    gb_second: Price
+
+
+class ManagedPrices(Table, frozen=True, kw_only=True):
+    """Of Lambda Managed Instances: the fee as a share of EC2's on-demand price, and that price of an hour by type."""
+
+    fee: Price = 0.15
+    instances: dict[str, Price] = {}
+
+
 class RegionPrices(Table, frozen=True, kw_only=True):
-    """What the file says of a region; `instances` are hours of SageMaker endpoints by instance type."""
+    """What the file says of a region.
+
+    Attributes:
+        instances: hours of SageMaker endpoints by instance type.
+        endpoint_gb: a GB into or out of a SageMaker endpoint.
+    """
 
     function: LambdaPrices = msgspec.field(name="lambda")
     api: ApiPrices
@@ -82,10 +100,16 @@ class RegionPrices(Table, frozen=True, kw_only=True):
     storage: StoragePrices | None = None
     keys: KeyPrices | None = None
     instances: dict[str, Price] = {}
+    endpoint_gb: Price | None = None
+    serverless: ServerlessPrices | None = None
+    managed: ManagedPrices | None = None
 
 
 class Energy(Table, frozen=True, kw_only=True):
-    """Coefficients of an estimate: W of a vCPU idle and busy, W of a GB of memory, kg CO2e a kWh by region."""
+    """Coefficients of an estimate: W of a vCPU idle and busy, W of a GB of memory, kg CO2e a kWh by region.
+
+    `gpu_watts` is the power limit of a GPU by its name.
+    """
 
     source: str
     min_watts: Price
@@ -94,12 +118,14 @@ class Energy(Table, frozen=True, kw_only=True):
     memory_watts_gb: Price
     pue: Annotated[float, msgspec.Meta(ge=1)]
     grid: dict[str, Price]
+    gpu_watts: dict[str, Price] = {}
 
 
 class PriceFile(Table, frozen=True, kw_only=True):
-    """The whole file."""
+    """The whole file; `dates` are of what was looked up at another day than the rest, by the keys of `sources`."""
 
-    date: date
+    date: Day
+    dates: dict[str, Day] = {}
     sources: dict[str, str]
     regions: dict[str, RegionPrices]
     energy: Energy | None = None
@@ -109,10 +135,11 @@ class Prices(msgspec.Struct, frozen=True):
     """Prices of one region, and where they are from."""
 
     region: str
-    date: date
+    date: Day
     sources: dict[str, str]
     file: str
     here: RegionPrices
+    dates: dict[str, Day] = {}
 
     def known(self, price: float | None, what: str) -> float:
         """A price that is there.
@@ -137,13 +164,13 @@ def read_prices(region: str, file: Path | None = None) -> Prices:
         InvalidInputError: an unreadable file, one with holes, or an unknown region; says where.
     """
     chosen = file or FILE
-    content = _read(chosen)
+    content = read_file(chosen)
     if region not in content.regions:
         raise InvalidInputError(
             f"{chosen} has no prices for the region '{region}', but for {', '.join(content.regions) or 'none'}; "
             "write a file with them and name it with --prices"
         )
-    return Prices(region, content.date, content.sources, str(chosen), content.regions[region])
+    return Prices(region, content.date, content.sources, str(chosen), content.regions[region], content.dates)
 
 
 def read_energy(file: Path | None = None) -> Energy:
@@ -153,18 +180,27 @@ def read_energy(file: Path | None = None) -> Energy:
         InvalidInputError: an unreadable file, or one without them.
     """
     chosen = file or FILE
-    energy = _read(chosen).energy
+    energy = read_file(chosen).energy
     if energy is None:
         raise InvalidInputError(f"{chosen} has no table [energy]; add it as Sampan's own {FILE.name} has it")
     return energy
 
 
-@lru_cache(maxsize=4)
-def _read(file: Path) -> PriceFile:
+def read_file(file: Path) -> PriceFile:
+    """The whole file, checked; read again when it changed.
+
+    Raises:
+        InvalidInputError: unreadable, no TOML, or with a hole; says where.
+    """
     try:
-        content: dict[str, Any] = decode_toml(file.read_bytes(), str(file))
+        return _read(file, file.stat().st_mtime_ns)
     except OSError as error:
         raise InvalidInputError(f"the prices {file} cannot be read: {error.strerror}") from error
+
+
+@lru_cache(maxsize=4)
+def _read(file: Path, changed: int) -> PriceFile:
+    content: dict[str, Any] = decode_toml(file.read_bytes(), str(file))
     try:
         return msgspec.convert(content, PriceFile)
     except msgspec.ValidationError as error:

@@ -185,13 +185,15 @@ class StageConfig(Options):
 class Packaged(msgspec.Struct, frozen=True, kw_only=True):
     """What `sampan package` wrote into package.json, as far as a stack needs it.
 
-    `arguments` are the image's build arguments, `manifest` the digest of the packaged version's manifest.json.
+    `arguments` are the image's build arguments, `manifest` the digest of the packaged version's manifest.json,
+    `settled` what the placement `auto` became.
     """
 
     model: str
     manifest: str
     arguments: dict[str, str] = {}
     image: str | None = None
+    settled: dict[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,9 +307,11 @@ def _deployable(folder: Path, name: str, config: StageConfig) -> Deployable:
     except msgspec.ValidationError as error:
         raise InvalidInputError(f"{file}: {error}") from error
     options = config.functions.get(name, FunctionOptions())
-    _check_snapstart(function, options, file)
     built = folder / BUILD / name
     packaged = _packaged(built / "package.json")
+    if function.placement == "auto" and packaged:
+        function = msgspec.convert({**msgspec.to_builtins(function), **packaged.settled}, FunctionConfig)
+    _check_snapstart(function, options, file)
     manifest = _manifest(built, packaged) if packaged else None
     return Deployable(name, function, options, built, packaged, manifest)
 

@@ -31,6 +31,7 @@ VERBS = {
     "new": ("new", "Write a function's folder, for a model of the store."),
     "package": ("package", "Make a function what Lambda runs, and hold it against its budgets."),
     "emulate": ("emulate", "Run packaged functions here, as Lambda would."),
+    "plan": ("plan", "Say where a model should run, what that costs, and why not elsewhere."),
     "tune": ("tune", "Measure a function at several memory sizes, and pick the cheapest that does."),
     "deploy": ("deploy", "Bring the project to AWS: plan, ask, deploy, prove, promote."),
     "status": ("status", "Say what a stage runs: versions, aliases, stacks, what was left half done."),

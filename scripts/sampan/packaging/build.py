@@ -7,13 +7,14 @@ the golden samples as requests.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from sampan.contract.errors import InvalidInputError
+from sampan.contract.function import FunctionConfig
 from sampan.packaging import waterfall
 from sampan.packaging.archive import Archives, build_archives
 from sampan.packaging.budgets import MEGABYTE, Measurement, Sizes, Waterfall, assess
@@ -34,6 +35,7 @@ from sampan.store.protocol import Store, Version
 
 LAMBDA_BASE = "public.ecr.aws/lambda/python"
 BOM, SIGNATURE, RECORD = "bom.cdx.json", "model.sig", "package.json"
+SETTLED = ("placement", "memory", "snapstart", "endpoint")  # what the placement `auto` decides
 APIS: tuple[ApiKind, ...] = ("rest", "http")
 
 Measure = Callable[[Context, Image | None, Sequence[Sample]], Measurement | None]
@@ -50,6 +52,7 @@ class Order:
         docker: build the image; else only its context.
         key: seals the model: a key file, or `kms:` with the ARN of a key.
         signing_key: private key that signs the model.
+        settled: what function.toml says once its placement `auto` is resolved.
     """
 
     base: str | None = None
@@ -57,6 +60,7 @@ class Order:
     docker: bool = True
     key: str | None = None
     signing_key: Path | None = None
+    settled: FunctionConfig | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +111,8 @@ def package(
     """
     chosen = order or Order()
     function = read_function(project, name)
+    if chosen.settled is not None:
+        function = replace(function, config=chosen.settled)
     _placeable(function)
     folder, base = project / BUILD / name, base_of(function, chosen.base)
     version = store.find(function.config.model)
@@ -155,6 +161,7 @@ def as_dict(made: Package) -> dict[str, Any]:
     return {
         "function": made.function.name,
         "model": made.context.ref,
+        "settled": {name: msgspec.to_builtins(getattr(made.function.config, name)) for name in SETTLED},
         "reference": made.reference,
         "arguments": build_arguments(made.function, made.base),
         "image": image and image.id,

@@ -71,6 +71,24 @@ class Endpoint(Strict, frozen=True, kw_only=True):
     accelerators: Annotated[int, Meta(ge=0)] = 1
 
 
+class Workload(Strict, frozen=True, kw_only=True):
+    """What the function is planned for: `sampan plan` takes it where its options say nothing, placement `auto` always.
+
+    Attributes:
+        rate: requests in the mean: 5 (a second), 30/min, 200/h, 1000/day.
+        p95_ms: 95 % are answered within this, cold starts and all.
+        budget: USD a month at most; None: not limited.
+        curve: `day`, or a CSV of 24 weights; empty: the same all day.
+        bursts: more requests, such as 50x10s/h.
+    """
+
+    rate: Annotated[str, Meta(min_length=1)]
+    p95_ms: Annotated[float, Meta(gt=0)]
+    budget: Annotated[float, Meta(gt=0)] | None = None
+    curve: str = ""
+    bursts: tuple[str, ...] = ()
+
+
 class FunctionConfig(Strict, frozen=True, kw_only=True):
     """One deployable function.
 
@@ -91,6 +109,7 @@ class FunctionConfig(Strict, frozen=True, kw_only=True):
         environment: further environment variables; no secrets.
         budgets: what a build may cost.
         endpoint: of the placements sagemaker and sagemaker-async.
+        workload: what it is planned for; the placement auto needs it.
     """
 
     model: Annotated[str, Meta(min_length=1)]
@@ -109,6 +128,7 @@ class FunctionConfig(Strict, frozen=True, kw_only=True):
     environment: dict[str, str] = {}
     budgets: Budgets = Budgets()
     endpoint: Endpoint = Endpoint()
+    workload: Workload | None = None
 
     def variables(self) -> dict[str, str]:
         """The environment that a deployed function gets."""
