@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sampan.cli.auto import settled
 from sampan.cli.following import following, interruptible, stage_option
 from sampan.cli.output import json_option, print_json, say
 from sampan.cli.plan_tables import show_plan
@@ -92,12 +93,13 @@ def _package(folder: Path, store: "Store", project: "Project", base_image: str |
     from sampan.rollout.cdk import Event
 
     for function in project.functions:
-        order = Order(base=base_image, key=_key(function.manifest))
         with following(function.name) as watch:
 
             def step(words: str, name: str = function.name) -> None:
                 watch(Event(f"{name}: {words}"))
 
+            config = settled(folder, store, function.name, step)
+            order = Order(base=base_image, key=_key(function.manifest), settled=config)
             made = package(folder, store, function.name, order, step=step, say=say)
         made.waterfall.check()
 

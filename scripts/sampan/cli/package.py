@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sampan.cli.auto import settled
 from sampan.cli.output import json_option, print_json, say, transfer_bar
 
 if TYPE_CHECKING:
-    from sampan.contract.function import FunctionConfig
     from sampan.packaging.budgets import Measurement
     from sampan.packaging.build import Measure, Package
     from sampan.packaging.context import Context
     from sampan.packaging.image import Image
     from sampan.serving.golden import Sample
-    from sampan.store.protocol import Store
 
 _EPILOG = """\b
 Examples:
@@ -71,8 +70,8 @@ def command(
     made = []
     for name in names or _all(find_functions(project), project):
         with _progress(name) as step:
-            settled = _settled(project, store, name, step)
-            order = Order(base=base_image, tag=tag, docker=not no_docker, key=key, signing_key=sign, settled=settled)
+            config = settled(project, store, name, step)
+            order = Order(base=base_image, tag=tag, docker=not no_docker, key=key, signing_key=sign, settled=config)
             measure = None if no_measure else _measurer(project, rie, key)
             packaged = package(project, store, name, order, measure=measure, step=step, say=say)
         made.append(packaged)
@@ -89,24 +88,6 @@ def _all(names: list[str], project: Path) -> list[str]:
     if not names:
         raise NotFoundError(f"{project} has no functions; make one with 'sampan new NAME --model REF'")
     return names
-
-
-def _settled(project: Path, store: "Store", name: str, step: Callable[[str], None]) -> "FunctionConfig | None":
-    """What function.toml says once its placement `auto` is resolved; None where it is another."""
-    from sampan.packaging.context import BUILD
-    from sampan.packaging.project import FILE, read_function
-
-    function = read_function(project, name)
-    if function.config.placement != "auto":
-        return None
-    from sampan.placement.auto import resolve_placement
-
-    version = store.find(function.config.model)
-    config, plan = resolve_placement(
-        function.config, version, where=str(function.folder / FILE), built=project / BUILD / name, step=step
-    )
-    say(f"{name}: placement auto is {config.placement}, {plan.choice.name}: {plan.why}")
-    return config
 
 
 def _measurer(project: Path, rie: str | None, key: str | None) -> "Measure":
