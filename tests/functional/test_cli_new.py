@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sampan.cli.main import main
-from sampan.contract.function import Budgets, Endpoint, FunctionConfig
+from sampan.contract.function import Budgets, Endpoint, FunctionConfig, Workload
 from sampan.contract.manifest import GateEntry
 from sampan.contract.tensors import Array
 from sampan.local.log import QuietObserver
@@ -83,7 +83,9 @@ def test_the_commented_lines_are_the_defaults(sampan: Shell):
     assert whole.keys() == set(FunctionConfig.__struct_fields__) - {"pipeline", "gates"}
     assert whole["budgets"].keys() == set(Budgets.__struct_fields__)
     assert whole["endpoint"].keys() == set(Endpoint.__struct_fields__)
-    given = {"environment", "budgets", "description", "endpoint"}
+    assert whole["workload"].keys() == set(Workload.__struct_fields__)
+    assert msgspec.convert(whole["workload"], Workload).bursts
+    given = {"environment", "budgets", "description", "endpoint", "workload"}
     ours = msgspec.convert({key: value for key, value in whole.items() if key not in given}, FunctionConfig)
     assert ours == FunctionConfig(model="linear")
     shown = {key: value for key, value in whole["budgets"].items() if key not in ("memory_mb", "p95_ms")}

@@ -53,6 +53,13 @@ python = {python}
 # startup = {endpoint.startup} # seconds until a container is ready
 # memory = {endpoint.memory} # MB for a copy of the model (with scale_to_zero)
 # accelerators = {endpoint.accelerators} # GPUs for a copy of the model (with scale_to_zero)
+
+# [workload] # what `sampan plan {name}` plans for; the placement auto needs it
+# rate = "2000/day" # requests in the mean: 5 (a second), 30/min, 200/h
+# p95_ms = 500 # 95 % are answered within this, cold starts and all
+# budget = 20 # USD a month; default: not limited
+# curve = "day" # or a CSV of 24 weights; default: the same all day
+# bursts = ["50x10s/h"] # default: none
 """
 
 
