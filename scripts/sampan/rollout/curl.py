@@ -21,5 +21,5 @@ def _authorization(project: Project) -> list[str]:
     if api.auth in ("jwt", "cognito"):
         return ["-H", '"Authorization: Bearer $TOKEN"']
     if api.auth == "iam":
-        return ["--aws-sigv4", f"aws:amz:{region or '$AWS_REGION'}:execute-api", "--user", '"$KEY_ID:$SECRET"']
+        return ["--aws-sigv4", f"aws:amz:{region or '$AWS_DEFAULT_REGION'}:execute-api", "--user", '"$KEY_ID:$SECRET"']
     return []

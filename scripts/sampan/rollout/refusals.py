@@ -39,7 +39,7 @@ _WORDS: tuple[tuple[str, str], ...] = (
     (r"ExpiredToken|security token included in the request is expired|token has expired|session has expired",
      f"the AWS credentials have expired ({{said}}); {AGAIN}"),
     (r"Unable to (resolve|determine) .*region|Region is missing|Invalid region",
-     "no valid AWS region is chosen ({said}); set AWS_REGION, or the stage's region in cdk.json"),
+     "no valid AWS region is chosen ({said}); set AWS_DEFAULT_REGION, or the stage's region in cdk.json"),
     (r"AccessDenied|is not authorized to perform", "these credentials may not do that ({said}); grant it, or choose "
      "another profile with AWS_PROFILE"),
     (r"Throttling|Rate exceeded|TooManyRequests", "AWS throttles these requests ({said}); run it again in a minute, it "
