@@ -226,7 +226,7 @@ class Deployable:
     @property
     def heavy(self) -> bool:
         """Whether a SageMaker endpoint runs it."""
-        return self.config.placement in ("sagemaker", "sagemaker-async")
+        return self.config.heavy
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,6 +134,10 @@ def _meaning(content: Mapping[str, Any], folder: Path) -> Iterator[Problem]:
         yield from _refused("gates", gate, parse_gate)
     yield from _python(content.get("python"), content.get("snapstart"), content.get("placement", ""))
     yield from _environment(content.get("environment", {}))
+    fallback = content.get("endpoint", {}).get("fallback", "")
+    if fallback:
+        for problem in _refused("fallback", fallback, parse_reference):
+            yield Problem(("endpoint", "fallback"), problem.words, fallback)
     if "pipeline" in content:
         yield from _pipeline(content["pipeline"], folder)
 

@@ -53,6 +53,12 @@ python = {python}
 # startup = {endpoint.startup} # seconds until a container is ready
 # memory = {endpoint.memory} # MB for a copy of the model (with scale_to_zero)
 # accelerators = {endpoint.accelerators} # GPUs for a copy of the model (with scale_to_zero)
+# engine = "{endpoint.engine}" # or "triton"
+# batch = {endpoint.batch} # most rows that requests which come together are run as; 1: each by itself
+# batch_delay_ms = {endpoint.batch_delay_ms:g} # most that a request waits for others
+# sessions = {endpoint.sessions} # sessions of the model on an instance
+# tensorrt = false # on GPUs, where the container has it
+# fallback = "" # REF of a smaller version, which the function runs itself while the endpoint does not answer
 
 # [workload] # what `sampan plan {name}` plans for; the placement auto needs it
 # rate = "2000/day" # requests in the mean: 5 (a second), 30/min, 200/h

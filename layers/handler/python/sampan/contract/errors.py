@@ -70,6 +70,18 @@ class UnavailableError(SampanError):
         self.retry_after = retry_after
 
 
+class UpstreamError(SampanError):
+    """Raise when what stands behind (a SageMaker endpoint) answers with something else than it should."""
+
+    status = 502
+
+
+class DeadlineError(SampanError):
+    """Raise when what stands behind does not answer in the time that the request has left."""
+
+    status = 504
+
+
 class ModelError(SampanError):
     """Raise when a model file cannot be used: broken, unsafe, or beyond what the runtime has."""
 

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 Placement = Literal["lambda", "lambda-zip", "sagemaker", "sagemaker-async", "auto"]
 Architecture = Literal["x86_64", "arm64"]
+Engine = Literal["sampan", "triton"]
 
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 MIN_MEMORY, MAX_MEMORY = 128, 10240  # MB
@@ -58,6 +59,13 @@ class Endpoint(Strict, frozen=True, kw_only=True):
         startup: seconds that a container may take until it is ready.
         memory: MB for a copy of the model (with scale_to_zero).
         accelerators: GPUs for a copy of the model (with scale_to_zero).
+        engine: what runs in the container: Sampan's own serving layer, or NVIDIA's Triton.
+        batch: most rows that requests which come together are run as; 1: each by itself.
+        batch_delay_ms: most that a request waits for others.
+        sessions: sessions of the model on an instance, which run beside each other.
+        tensorrt: run on TensorRT where the container has it (GPU).
+        fallback: REF of a smaller version with the same signature, which the function runs itself while the endpoint
+            does not answer; the answer says so. Empty: none.
     """
 
     instance: Annotated[str, Meta(pattern=INSTANCE)] = "ml.g4dn.xlarge"
@@ -69,6 +77,26 @@ class Endpoint(Strict, frozen=True, kw_only=True):
     startup: Annotated[int, Meta(ge=60, le=3600)] = 600
     memory: Annotated[int, Meta(ge=128)] = 4096
     accelerators: Annotated[int, Meta(ge=0)] = 1
+    engine: Engine = "sampan"
+    batch: Annotated[int, Meta(ge=1, le=1024)] = 16
+    batch_delay_ms: Annotated[float, Meta(ge=0, le=1000)] = 2
+    sessions: Annotated[int, Meta(ge=1, le=64)] = 1
+    tensorrt: bool = False
+    fallback: str = ""
+
+    @property
+    def gpu(self) -> bool:
+        """Whether the instances have NVIDIA's GPUs: families g and p."""
+        return self.instance.startswith(("ml.g", "ml.p"))
+
+    def variables(self) -> dict[str, str]:
+        """The environment that its container gets of it."""
+        return {
+            "SAMPAN_BATCH": str(self.batch),
+            "SAMPAN_BATCH_DELAY_MS": f"{self.batch_delay_ms:g}",
+            "SAMPAN_SESSIONS": str(self.sessions),
+            "SAMPAN_PROVIDER": ("tensorrt" if self.tensorrt else "cuda") if self.gpu else "cpu",
+        }
 
 
 class Workload(Strict, frozen=True, kw_only=True):
@@ -130,10 +158,19 @@ class FunctionConfig(Strict, frozen=True, kw_only=True):
     endpoint: Endpoint = Endpoint()
     workload: Workload | None = None
 
+    @property
+    def heavy(self) -> bool:
+        """Whether the model runs on an endpoint, and the function only before and after it."""
+        return self.placement.startswith("sagemaker")
+
     def variables(self) -> dict[str, str]:
-        """The environment that a deployed function gets."""
-        own = {
-            "SAMPAN_GOLDEN_CHECK": str(self.golden_check) if self.golden_check else "",
-            "SAMPAN_TRACE": "1" if self.trace else "",
-        }
-        return {**{name: value for name, value in own.items() if value}, **self.environment}
+        """The environment that a deployed function gets; a heavy model's golden samples are checked where it runs."""
+        own = {"SAMPAN_TRACE": "1"} if self.trace else {}
+        return {**({} if self.heavy else self._golden()), **own, **self.environment}
+
+    def endpoint_variables(self) -> dict[str, str]:
+        """The environment that the container of its endpoint gets."""
+        return {**self._golden(), **self.endpoint.variables(), **self.environment}
+
+    def _golden(self) -> dict[str, str]:
+        return {"SAMPAN_GOLDEN_CHECK": str(self.golden_check)} if self.golden_check else {}

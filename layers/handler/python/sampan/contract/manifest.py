@@ -4,6 +4,7 @@ The manifest is frozen and has a schema number. A reader refuses a newer schema 
 every older one.
 """
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -168,6 +169,23 @@ class Manifest(Frozen, frozen=True, kw_only=True):
     def size(self) -> int:
         """Bytes of the artefact."""
         return sum(entry.size for entry in self.artefact.values())
+
+    @property
+    def companions(self) -> dict[str, FileEntry]:
+        """The files that pre- and post-processing read: labels, and those that the pipeline names."""
+        tables = [table for table in (self.pipeline or {}).values() if isinstance(table, dict)]
+        named = {self.labels, *(value for table in tables for value in table.values() if isinstance(value, str))}
+        return {path: entry for path, entry in self.files.items() if path in named}
+
+    @property
+    def interface(self) -> str:
+        """What stands between the graph and its pre- and post-processing, as one digest (`sha256:…`).
+
+        Versions of one interface may take each other's tensors: same name, signature, pipeline, labels, tokenizer.
+        """
+        companions = {path: entry.sha256 for path, entry in sorted(self.companions.items())}
+        facts = (self.name, self.inputs, self.outputs, self.pipeline, self.labels, companions)
+        return f"sha256:{hashlib.sha256(msgspec.json.encode(facts, order='deterministic')).hexdigest()}"
 
     @property
     def signature(self) -> Signature:

@@ -1,7 +1,7 @@
 """The data plane: tensors and items in, tensors and results out. Knows the protocol's words, no transport."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -15,18 +15,26 @@ EXTENSIONS = ["binary_tensor_data", "classification", "model_repository"]
 PLATFORM = "onnx_onnxv1"
 
 
+class Ran(msgspec.Struct, frozen=True):
+    """Version that computed it, milliseconds that the graph itself took, what the client should know of how."""
+
+    version: str
+    run_ms: float
+    parameters: Mapping[str, Any] = {}
+
+
 class Inferred(msgspec.Struct, frozen=True):
-    """Outputs by name, and the milliseconds that the graph itself took."""
+    """Outputs by name."""
 
     outputs: dict[str, Array]
-    run_ms: float
+    ran: Ran
 
 
 class Predicted(msgspec.Struct, frozen=True):
-    """One result an item, and the milliseconds that the graph itself took."""
+    """One result an item."""
 
     results: list[Any]
-    run_ms: float
+    ran: Ran
 
 
 class DataPlane:
@@ -44,7 +52,13 @@ class DataPlane:
     def metadata(self, name: str, version: str | None = None) -> dict[str, Any]:
         model = self.model(name, version)
         versions = self.repository.versions(name)
-        return {"name": name, "versions": versions, "platform": PLATFORM, **model.signature.to_json()}
+        return {
+            "name": name,
+            "versions": versions,
+            "platform": PLATFORM,
+            **model.signature.to_json(),
+            **model.details(),
+        }
 
     def index(self) -> Iterator[dict[str, Any]]:
         """Every served version (Triton's model repository extension)."""
@@ -56,10 +70,11 @@ class DataPlane:
     def infer(self, model: ServedModel, inputs: Tensors, outputs: list[str] | None = None) -> Inferred:
         """Run the graph on checked tensors."""
         model.signature.check(inputs)
-        session = model.session
+        _ = model.session  # opening it is not running it
         start = time.perf_counter()
-        answer = session.run(inputs, outputs)
-        return Inferred(answer, (time.perf_counter() - start) * 1000)
+        answer = model.answer(inputs, outputs)
+        run_ms = (time.perf_counter() - start) * 1000
+        return Inferred(answer.outputs, Ran(answer.version, run_ms, answer.parameters))
 
     def predict(self, model: ServedModel, items: list[Any]) -> Predicted:
         """Pre-process items (text or bytes), run the graph once for all, post-process.
@@ -72,13 +87,13 @@ class DataPlane:
         if pipeline.preprocess is None or pipeline.postprocess is None:
             raise InvalidInputError(f"model '{model.name}' declares no pipeline; send rows of numbers")
         if not items:
-            return Predicted([], 0.0)
+            return Predicted([], Ran(model.version, 0.0))
         inputs = pipeline.preprocess(items)
         inferred = self.infer(model, inputs)
         results = pipeline.postprocess(inferred.outputs, inputs)
         if pipeline.own and len(results) != len(items):
             raise ModelError(f"{pipeline.own} gives {len(results)} results for {len(items)} items; give one an item")
-        return Predicted(results, inferred.run_ms)
+        return Predicted(results, inferred.ran)
 
     def embed(self, model: ServedModel, texts: list[str]) -> Predicted:
         """Vectors of texts.

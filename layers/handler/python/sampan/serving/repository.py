@@ -5,9 +5,11 @@ A version folder is what the store keeps and an image carries: `manifest.json`, 
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +26,15 @@ from sampan.serving.session import OnnxSession, Session
 MANIFEST = "manifest.json"
 _log = logging.getLogger(__name__)
 _SHOWN = 20  # models that a sentence names
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Outputs by name; the version that computed them, and what the client should know of how (`parameters`)."""
+
+    outputs: dict[str, Array]
+    version: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 class ServedModel:
@@ -100,10 +111,18 @@ class ServedModel:
     def golden(self) -> list[Sample]:
         return read_golden(self.folder / self.manifest.golden.file)
 
+    def details(self) -> dict[str, Any]:
+        """What metadata say beside the signature, such as where the model runs; mostly nothing."""
+        return {}
+
     def infer(self, inputs: Tensors, outputs: list[str] | None = None) -> dict[str, Array]:
         """Check the inputs against the signature and run the graph."""
         self.signature.check(inputs)
-        return self.session.run(inputs, outputs)
+        return self.answer(inputs, outputs).outputs
+
+    def answer(self, inputs: Tensors, outputs: list[str] | None = None) -> Answer:
+        """Run the graph on inputs that fit the signature; `outputs` are names, None for all."""
+        return Answer(self.session.run(inputs, outputs), self.version)
 
 
 class ModelRepository:
@@ -168,6 +187,7 @@ def load(
     key_file: Path | None = None,
     warm: bool = False,
     phases: Phases | None = None,
+    make: Callable[[Path], ServedModel] | None = None,
 ) -> ModelRepository:
     """Open the live version of every model below some folders; other versions open when first asked.
 
@@ -180,13 +200,15 @@ def load(
         key_file: opens sealed models.
         warm: run each live version once.
         phases: is told where the time goes.
+        make: what serves a version folder; None: a session in this process.
 
     Raises:
         ModelError: no version there, a broken or changed one, or one that does not reproduce its golden samples.
     """
     spent = phases or Phases()
     found = [version for folder in folders for version in find_versions(Path(folder))]
-    models = [ServedModel(folder, threads, verify=verify, key_file=key_file, phases=spent) for folder in found]
+    local = partial(ServedModel, threads=threads, verify=verify, key_file=key_file, phases=spent)
+    models = [(make or local)(folder) for folder in found]
     repository = ModelRepository(models, default)
     if manifest_digest:
         with spent.timed("verify"):

@@ -22,7 +22,7 @@ from sampan.contract.errors import (
 )
 from sampan.contract.tensors import Array
 from sampan.serving.codecs import json, rows, v2
-from sampan.serving.dataplane import DataPlane, Predicted
+from sampan.serving.dataplane import DataPlane, Predicted, Ran
 from sampan.serving.http import CONFIDENCE, OCTETS, Request, Response, compressed, decoded_body, error_response
 from sampan.serving.pipelines.pipeline import OWN
 from sampan.serving.repository import ServedModel
@@ -138,8 +138,9 @@ def _infer(call: Call) -> Response:
     model = call.model()
     request = v2.decode_request(call.body, call.request.headers.get(v2.LENGTH_HEADER), model.signature)
     inferred = call.plane.infer(model, request.inputs, [asked.name for asked in request.outputs] or None)
-    answer = v2.encode_response(model.name, model.version, request, inferred.outputs, model.signature)
-    labels = _labels(model, inferred.run_ms)
+    ran, outputs = inferred.ran, inferred.outputs
+    answer = v2.encode_response(model.name, ran.version, request, outputs, model.signature, ran.parameters)
+    labels = _labels(model, ran)
     if answer.header_length is None:
         return Response(answer.body, labels=labels)
     headers = {v2.LENGTH_HEADER: str(answer.header_length)}
@@ -152,20 +153,20 @@ def _predict(call: Call) -> Response:
     if "json" not in call.request.headers.get("content-type", "json").lower():
         return _predicted(model, call.plane.predict(model, [call.body]), one=True)
     if model.pipeline.kind == "rows":
-        answer, run_ms = _rows(call, model, "input", "inputs")
-        return _results(model, answer, _labels(model, run_ms))
+        answer, ran = _rows(call, model, "input", "inputs")
+        return _results(model, answer, ran, _labels(model, ran))
     one, items = json.read(call.body, _any_items if model.pipeline.kind == OWN else _items)
     return _predicted(model, call.plane.predict(model, items), one)
 
 
 def _predicted(model: ServedModel, predicted: Predicted, one: bool) -> Response:
     results = predicted.results
-    labels = _labels(model, predicted.run_ms)
+    labels = _labels(model, predicted.ran)
     if model.pipeline.output_kind == "labels" and results and all(results):
         confidence = round(sum(best[0]["score"] for best in results) / len(results), 4)
         if 0 <= confidence <= 1:  # scores without an activation may be anything
             labels[CONFIDENCE] = confidence
-    return _results(model, {"output": results[0]} if one else {"outputs": results}, labels)
+    return _results(model, {"output": results[0]} if one else {"outputs": results}, predicted.ran, labels)
 
 
 def _items(node: Any) -> tuple[bool, list[str | bytes]]:
@@ -193,18 +194,18 @@ def _item(value: Any) -> str | bytes:
 
 def _plain(call: Call) -> Response:
     model = call.plane.repository.default()
-    answer, run_ms = _rows(call, model, "input_data")
-    return Response(json.dumps(answer), labels=_labels(model, run_ms))
+    answer, ran = _rows(call, model, "input_data")
+    return Response(json.dumps({**answer, **_said(ran)}), labels=_labels(model, ran))
 
 
 def _v1_predict(call: Call) -> Response:
     model = call.model()
-    answer, run_ms = _rows(call, model, "instances", "inputs")
-    return Response(json.dumps(answer), labels=_labels(model, run_ms))
+    answer, ran = _rows(call, model, "instances", "inputs")
+    return Response(json.dumps({**answer, **_said(ran)}), labels=_labels(model, ran))
 
 
-def _rows(call: Call, model: ServedModel, *keys: str) -> tuple[dict[str, Any], float]:
-    """Rows under one of the keys, answered under its counterpart; and the milliseconds of the run."""
+def _rows(call: Call, model: ServedModel, *keys: str) -> tuple[dict[str, Any], Ran]:
+    """Rows under one of the keys, answered under its counterpart; and how they ran."""
 
     def decode(node: Any) -> tuple[str, dict[str, Array]]:
         key, value = rows.member(node, *keys)
@@ -212,7 +213,7 @@ def _rows(call: Call, model: ServedModel, *keys: str) -> tuple[dict[str, Any], f
 
     key, inputs = json.read(call.body, decode)
     inferred = call.plane.infer(model, inputs)
-    return {_COUNTERPARTS[key]: rows.encode_rows(inferred.outputs, model.signature)}, inferred.run_ms
+    return {_COUNTERPARTS[key]: rows.encode_rows(inferred.outputs, model.signature)}, inferred.ran
 
 
 def _v1_model(call: Call) -> Response:
@@ -251,18 +252,18 @@ def _embeddings(call: Call) -> Response:
         for index, vector in enumerate(vectors.results)
     ]
     usage = {"prompt_tokens": 0, "total_tokens": 0}
-    answer = {"object": "list", "model": model.name, "data": data, "usage": usage}
-    return Response(json.dumps(answer), labels=_labels(model, vectors.run_ms))
+    answer = {"object": "list", "model": model.name, "data": data, "usage": usage, **_said(vectors.ran)}
+    return Response(json.dumps(answer), labels=_labels(model, vectors.ran))
 
 
 def _vector(vector: Any, encoding: str) -> Any:
     return pybase64.b64encode(vector.astype("<f4").tobytes()).decode() if encoding == "base64" else vector
 
 
-def _results(model: ServedModel, results: dict[str, Any], labels: dict[str, object]) -> Response:
-    head = {"model_name": model.name, "model_version": model.version}
+def _results(model: ServedModel, results: dict[str, Any], ran: Ran, labels: dict[str, object]) -> Response:
+    head = {"model_name": model.name, "model_version": ran.version}
     try:
-        body = json.dumps({**head, **results})
+        body = json.dumps({**head, **results, **_said(ran)})
     except TypeError as error:
         if not model.pipeline.own:
             raise
@@ -270,8 +271,13 @@ def _results(model: ServedModel, results: dict[str, Any], labels: dict[str, obje
     return Response(body, labels=labels)
 
 
-def _labels(model: ServedModel, run_ms: float) -> dict[str, object]:
-    return {"model": model.name, "version": model.version, "run_ms": round(run_ms, 3)}
+def _said(ran: Ran) -> dict[str, Any]:
+    """What the client should know of how it ran; mostly nothing."""
+    return {"parameters": ran.parameters} if ran.parameters else {}
+
+
+def _labels(model: ServedModel, ran: Ran) -> dict[str, object]:
+    return {"model": model.name, "version": ran.version, "run_ms": round(ran.run_ms, 3), **ran.parameters}
 
 
 _COUNTERPARTS = {"input": "output", "inputs": "outputs", "input_data": "output_data", "instances": "predictions"}

@@ -37,6 +37,9 @@ class Settings:
         pipeline: the function's own pre- and post-processing of the default model (`sampan.serving.pipelines.own`).
         key_file: key that opens sealed models (`sampan.serving.sealed`).
         warm: run each live version once at the start, for environments that are made before a request waits.
+        endpoint: SageMaker endpoint that runs the models; this process does what is before and after. Empty: none.
+        component: inference component of that endpoint, where it has some.
+        fallback: version folder that this process runs itself while the endpoint does not answer.
         origins: web origins whose pages may read the answers; `*`: all. A REST API asks its function to say so.
     """
 
@@ -53,6 +56,9 @@ class Settings:
     pipeline: Path | None = None
     key_file: Path | None = None
     warm: bool = False
+    endpoint: str = ""
+    component: str = ""
+    fallback: Path | None = None
     origins: tuple[str, ...] = ()
 
 
@@ -70,6 +76,8 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     | `SAMPAN_MANIFEST_DIGEST`, `SAMPAN_KEY_FILE` | as named |
     | `SAMPAN_PIPELINE` | `pipeline`; else `$LAMBDA_TASK_ROOT/pipeline.py`, if it is there |
     | `AWS_LAMBDA_INITIALIZATION_TYPE` | `warm`: provisioned-concurrency, snap-start |
+    | `SAMPAN_ENDPOINT`, `SAMPAN_COMPONENT` | as named |
+    | `SAMPAN_FALLBACK` | `fallback`; else `$LAMBDA_TASK_ROOT/fallback`, if it is there |
     | `SAMPAN_ORIGINS` | `origins`, separated by commas |
 
     Raises:
@@ -87,9 +95,12 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         trace=env.get("SAMPAN_TRACE", "").lower() in ("1", "true", "yes"),
         verify=env.get("SAMPAN_VERIFY", "").lower() not in _NO,
         manifest_digest=_digest(env),
-        pipeline=_pipeline(env),
+        pipeline=_beside(env, "SAMPAN_PIPELINE", "pipeline.py"),
         key_file=Path(env["SAMPAN_KEY_FILE"]) if env.get("SAMPAN_KEY_FILE") else None,
         warm=env.get("AWS_LAMBDA_INITIALIZATION_TYPE", "") in _AHEAD,
+        endpoint=env.get("SAMPAN_ENDPOINT", ""),
+        component=env.get("SAMPAN_COMPONENT", ""),
+        fallback=_beside(env, "SAMPAN_FALLBACK", "fallback"),
         origins=tuple(filter(None, env.get("SAMPAN_ORIGINS", "").split(","))),
     )
 
@@ -100,12 +111,13 @@ def _models(env: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(filter(None, (env.get("SAMPAN_MODELS") or default).split(os.pathsep)))
 
 
-def _pipeline(env: Mapping[str, str]) -> Path | None:
-    if env.get("SAMPAN_PIPELINE"):
-        return Path(env["SAMPAN_PIPELINE"])
+def _beside(env: Mapping[str, str], variable: str, name: str) -> Path | None:
+    """What a variable names, else what lies beside the function's code under a name."""
+    if env.get(variable):
+        return Path(env[variable])
     root = env.get("LAMBDA_TASK_ROOT")
-    there = Path(root, "pipeline.py") if root else None
-    return there if there and there.is_file() else None
+    there = Path(root, name) if root else None
+    return there if there and there.exists() else None
 
 
 def _digest(env: Mapping[str, str]) -> str:

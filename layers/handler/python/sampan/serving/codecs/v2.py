@@ -75,9 +75,14 @@ def decode_request(body: bytes, header_length: str | None, signature: Signature)
 
 
 def encode_response(
-    model: str, version: str, request: InferRequest, outputs: Mapping[str, Array], signature: Signature
+    model: str,
+    version: str,
+    request: InferRequest,
+    outputs: Mapping[str, Array],
+    signature: Signature,
+    parameters: Mapping[str, Any] | None = None,
 ) -> InferBody:
-    """Write a response, each output as it was asked for, in the order asked for."""
+    """Write a response, each output as it was asked for, in the order asked for; `parameters` are the response's."""
     datatypes = {spec.name: spec.datatype for spec in signature.outputs}
     asked = request.outputs or tuple(Asked(name, request.binary) for name in outputs)
     entries, blobs = [], []
@@ -96,6 +101,8 @@ def encode_response(
     head: dict[str, Any] = {"model_name": model, "model_version": version}
     if request.id is not None:
         head["id"] = request.id
+    if parameters:
+        head["parameters"] = parameters
     text = json.dumps({**head, "outputs": entries})
     if not blobs:
         return InferBody(text)
