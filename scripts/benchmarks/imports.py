@@ -18,8 +18,12 @@ WAYS = {
     "sampan --help": [*SAMPAN, "--help"],
     "sampan list": [*SAMPAN, "list"],
     "numpy + onnxruntime": [sys.executable, "-c", "import numpy, onnxruntime"],
-    "the function's hot lane": [sys.executable, "-c", "import sampan.serving.handler"],
-    "with its cold lane": [sys.executable, "-c", "import sampan.serving.handler, mangum, sampan.serving.asgi"],
+    "the function's hot lane": [sys.executable, "-c", "import sampan.serving.handler, sampan.serving.session"],
+    "with its cold lane": [
+        sys.executable,
+        "-c",
+        "import sampan.serving.handler, sampan.serving.session, mangum, sampan.serving.asgi",
+    ],
 }
 
 

@@ -13,6 +13,7 @@ COMMON = (
     *("/", "/docs", "/openapi.json", "/predict"),
     *("/v2", "/v2/health/live", "/v2/health/ready", "/v2/repository/index"),
     "/v1/models",
+    *("/ping", "/invocations"),
 )
 
 

@@ -15,6 +15,7 @@ from sampan.contract.function import MAX_MEMORY, MAX_TIMEOUT, MIN_MEMORY
 if TYPE_CHECKING:
     from sampan.emulation.artefacts import Artefacts, Level
     from sampan.emulation.compare import Comparison
+    from sampan.emulation.heavy import Behind
     from sampan.emulation.instance import Instance, Invocation
 
 LEVELS = ("rie", "zip", "docker", "sam")
@@ -30,7 +31,11 @@ Levels:
   rie     the packaged files under AWS's Runtime Interface Emulator; no Docker
   zip     the zip placement's archives, unpacked, under the same
   docker  the image, with Lambda's CPU share, memory, read-only root and /tmp
-  sam     sam local start-api on the function's template"""
+  sam     sam local start-api on the function's template
+
+\b
+A heavy function (placement sagemaker) runs at the levels rie and docker, with its endpoint: as a process
+of this machine's Python, or its image. --compare holds both against the model in this process."""
 
 
 @click.command(epilog=_EPILOG)
@@ -57,6 +62,12 @@ Levels:
 @click.option("--compare", is_flag=True, help="Replay the golden samples through every level; exit 1 if one differs.")
 @click.option("--logs", is_flag=True, help="Print what the function writes, too.")
 @click.option("--base-image", envvar="SAMPAN_BASE_IMAGE", show_envvar=True, help="Image to build on.")
+@click.option(
+    "--endpoint-base-image",
+    envvar="SAMPAN_ENDPOINT_BASE_IMAGE",
+    show_envvar=True,
+    help="Image to build a heavy model's endpoint on.",
+)
 @click.option("--key", metavar="FILE", help="Seal the model with this key, as sampan package --key does.")
 @click.option("--rie", envvar="SAMPAN_RIE", show_envvar=True, metavar="FILE", help="The emulator, aws-lambda-rie.")
 @click.option("--sam", envvar="SAMPAN_SAM", show_envvar=True, metavar="FILE", help="The program sam.")
@@ -74,6 +85,7 @@ def command(
     compare: bool,
     logs: bool,
     base_image: str | None,
+    endpoint_base_image: str | None,
     key: str | None,
     rie: str | None,
     sam: str | None,
@@ -95,6 +107,7 @@ def command(
         "memory": memory,
         "timeout": timeout,
         "base": base_image,
+        "endpoint_base": endpoint_base_image,
         "key": key,
         "rie": rie,
         "sam": sam,
@@ -106,7 +119,7 @@ def command(
     elif level == "sam":
         _sam(functions, event, port)
     else:
-        _serve(functions, level, event, port, concurrency, _observer(output, logs))
+        _serve(functions, level, event, port, concurrency, _observer(output, logs), logs)
 
 
 def _serve(
@@ -116,16 +129,19 @@ def _serve(
     port: int,
     concurrency: int,
     observe: Callable[["Invocation", "Instance"], None],
+    logs: bool,
 ) -> None:
     from sampan.emulation.pool import Pool, Routed
     from sampan.local.gateway import Gateway
-    from sampan.local.server import bind, run
+    from sampan.serving.listening import bind, run
 
     with bind("127.0.0.1", port) as listener, ExitStack() as stack:
         pools = {}
         for artefacts in functions:
-            start, reached = _starter(artefacts, level)
-            pool = Pool(_noted(start), concurrency=concurrency, observe=observe)
+            start, reached, behind = _starter(artefacts, level)
+            if behind:
+                stack.callback(behind.stop)
+            pool = Pool(_noted(start), concurrency=concurrency, observe=_with_endpoint(observe, behind, logs))
             stack.callback(pool.close)
             pool.warm()
             pools[artefacts.context.manifest.name] = pool
@@ -141,12 +157,16 @@ def _serve(
 
 
 def _sam(functions: list["Artefacts"], event: str, port: int) -> None:
+    from sampan.emulation.instance import InstanceError
+
     if len(functions) > 1 or event not in ("rest", "http"):
         raise click.UsageError("--level sam takes one NAME, and --event rest or http")
     from sampan.emulation.forward import Forward
-    from sampan.local.server import bind, run
+    from sampan.serving.listening import bind, run
 
     (artefacts,) = functions
+    if artefacts.function.config.heavy:
+        raise InstanceError(artefacts.why_not("sam"))
     with bind("127.0.0.1", port) as listener, ExitStack() as stack:
         api = artefacts.sam_api("http" if event == "http" else "rest")
         stack.callback(api.stop)
@@ -177,17 +197,53 @@ def _compare(functions: list["Artefacts"], level: str | None, output: str) -> No
         raise click.ClickException(f"answers differ: {different[0]}")
 
 
-def _starter(artefacts: "Artefacts", level: str | None) -> tuple[Callable[[], "Instance"], str]:
-    """What starts an instance, and of which level; without one asked for, the image's if it can be had."""
+def _starter(artefacts: "Artefacts", level: str | None) -> tuple[Callable[[], "Instance"], str, "Behind | None"]:
+    """What starts an instance, of which level, and what runs behind it; without a level the image's if it is to be had.
+
+    Raises:
+        SampanError: the level is not to be had here; says why.
+    """
     from sampan.contract.errors import SampanError
 
     if level is None:
         try:
-            return artefacts.starter("docker"), "docker"
+            return _started(artefacts, "docker")
         except SampanError as error:
             say(f"level rie, since docker is not to be had: {error}")
-    chosen: Level = "zip" if level == "zip" else "docker" if level == "docker" else "rie"
-    return artefacts.starter(chosen), chosen
+    return _started(artefacts, "zip" if level == "zip" else "docker" if level == "docker" else "rie")
+
+
+def _started(artefacts: "Artefacts", level: "Level") -> tuple[Callable[[], "Instance"], str, "Behind | None"]:
+    if not artefacts.function.config.heavy:
+        return artefacts.starter(level), level, None
+    from sampan.emulation.heavy import Behind
+
+    say(f"{artefacts.function.name}: starting its endpoint")
+    behind = Behind(artefacts, level)
+    try:
+        start = artefacts.starter(level, variables=behind.variables)
+    except BaseException:
+        behind.stop()
+        raise
+    for note in behind.notes:
+        say(f"note: {note}")
+    return start, level, behind
+
+
+def _with_endpoint(
+    observe: Callable[["Invocation", "Instance"], None], behind: "Behind | None", logs: bool
+) -> Callable[["Invocation", "Instance"], None]:
+    """The same, with what the endpoint has written meanwhile."""
+    if behind is None:
+        return observe
+
+    def observed(invocation: "Invocation", instance: "Instance") -> None:
+        for line in behind.written():
+            if logs:
+                say(f"endpoint: {line}")
+        observe(invocation, instance)
+
+    return observed
 
 
 def _noted(start: Callable[[], "Instance"]) -> Callable[[], "Instance"]:

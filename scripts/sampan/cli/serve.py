@@ -59,7 +59,7 @@ def command(
     All models are served, their live version (else the newest) by name and every version by number; or only
     the versions named, the first of a name as its live one.
     """
-    from sampan.local.server import bind, keep_memory, run
+    from sampan.serving.listening import bind, keep_memory, run
     from sampan.store import open_store
 
     keep_memory()

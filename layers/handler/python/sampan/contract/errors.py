@@ -82,6 +82,12 @@ class DeadlineError(SampanError):
     status = 504
 
 
+class InsufficientMemoryError(SampanError):
+    """Raise when a further model does not fit beside those that are loaded."""
+
+    status = 507
+
+
 class ModelError(SampanError):
     """Raise when a model file cannot be used: broken, unsafe, or beyond what the runtime has."""
 

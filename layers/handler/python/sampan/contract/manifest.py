@@ -14,6 +14,7 @@ from sampan.contract.errors import ModelError
 from sampan.contract.tensors import DATATYPES, Signature, TensorSpec
 
 SCHEMA = 1
+TOKENIZER = "tokenizer.json"  # what a pipeline of text reads that names no other
 OPTIMIZATIONS = ("none", "basic", "extended", "all")  # of the graph at load, by onnxruntime's names
 ANY_CPU, VNNI_ONLY, UNKNOWN_CPU = "any x86-64", "VNNI only", "unknown"  # what `Manifest.safe` says
 
@@ -174,7 +175,11 @@ class Manifest(Frozen, frozen=True, kw_only=True):
     def companions(self) -> dict[str, FileEntry]:
         """The files that pre- and post-processing read: labels, and those that the pipeline names."""
         tables = [table for table in (self.pipeline or {}).values() if isinstance(table, dict)]
-        named = {self.labels, *(value for table in tables for value in table.values() if isinstance(value, str))}
+        named = {
+            self.labels,
+            TOKENIZER,
+            *(value for table in tables for value in table.values() if isinstance(value, str)),
+        }
         return {path: entry for path, entry in self.files.items() if path in named}
 
     @property

@@ -3,10 +3,12 @@
 Used by `sampan serve --mode asgi`, by any ASGI server, and by the cold lane of the Lambda handler.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
 import msgspec
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI
 from fastapi import Request as HttpRequest
 from fastapi import Response as HttpResponse
@@ -16,50 +18,80 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse
 
 from sampan.contract import VERSION
-from sampan.contract.errors import MethodNotAllowedError, PayloadTooLargeError, SampanError
+from sampan.contract.errors import MethodNotAllowedError, PayloadTooLargeError, SampanError, UnavailableError
 from sampan.serving.http import Observer, Request, Response, error_response
 from sampan.serving.openapi import describe
 from sampan.serving.pace import Pace
 from sampan.serving.playground import page
-from sampan.serving.routes import ROUTES, Api
+from sampan.serving.routes import Api
 
 Answer = Callable[[HttpRequest], Awaitable[HttpResponse]]
+Run = Callable[[Request], Awaitable[Response]]
+_PROBES = ("/ping", "/v2/health/live", "/v2/health/ready")  # are answered however many requests wait
 
 
-def create_app(api: Api, observer: Observer | None = None) -> FastAPI:
-    """A FastAPI app whose inference routes give the same bytes as the hot lane."""
+def create_app(api: Api, observer: Observer | None = None, *, threads: int = 0) -> FastAPI:
+    """A FastAPI app whose inference routes give the same bytes as the hot lane.
+
+    Args:
+        threads: as many requests run at a time, each in a thread, so that a batch can be made of them; 0: quick ones
+            are answered in the event loop, one by one.
+    """
     app = FastAPI(
         title="Sampan", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
     )
-
-    pace = Pace()
+    run = _in_threads(api, threads) if threads else _paced(api)
 
     async def answer(http: HttpRequest) -> HttpResponse:
         start = time.perf_counter()
-        request = Request(http.method, http.scope["path"], dict(http.headers))
+        query = http.scope["query_string"].decode("latin-1")
+        request = Request(http.method, http.scope["path"], dict(http.headers), query=query)
         try:
             request = msgspec.structs.replace(request, body=await _read(http, api.max_payload))
-            kind, begin = pace.kind(request.path, request.body), time.perf_counter()
-            quick = pace.quick(kind)
-            response = api.answer(request) if quick else await run_in_threadpool(api.answer, request)
-            pace.learn(kind, begin, response.status)
+            response = await run(request)
         except SampanError as error:
             response = error_response(error)
+        except asyncio.CancelledError:  # by the server, whose time to end has come
+            response = error_response(UnavailableError("the server ended before the answer was there; ask again"))
         if observer is not None:
             observer.served(request, response, start, None)
         return _http(response)
 
-    for path in dict.fromkeys(route.path for route in ROUTES):
-        methods = [route.method for route in ROUTES if route.path == path]
+    for path in dict.fromkeys(route.path for route in api.routes):
+        methods = [route.method for route in api.routes if route.path == path]
         app.add_api_route(path, answer, methods=[*methods, *(["HEAD"] if "GET" in methods else [])])
     app.add_exception_handler(HTTPException, _not_routed(answer, _add_pages(app, api)))
     app.add_exception_handler(Exception, _failed(api))
     return app
 
 
+def _paced(api: Api) -> Run:
+    pace = Pace()
+
+    async def run(request: Request) -> Response:
+        kind, begin = pace.kind(request.path, request.body), time.perf_counter()
+        quick = pace.quick(kind)
+        response = api.answer(request) if quick else await run_in_threadpool(api.answer, request)
+        pace.learn(kind, begin, response.status)
+        return response
+
+    return run
+
+
+def _in_threads(api: Api, threads: int) -> Run:
+    limiter = CapacityLimiter(threads)
+
+    async def run(request: Request) -> Response:
+        if request.path in _PROBES:
+            return api.answer(request)
+        return await to_thread.run_sync(api.answer, request, limiter=limiter)
+
+    return run
+
+
 def _add_pages(app: FastAPI, api: Api) -> tuple[str, ...]:
     def openapi() -> JSONResponse:
-        return JSONResponse(describe(api.plane.repository))
+        return JSONResponse(describe(api.plane.repository, api.routes))
 
     def reference() -> HTMLResponse:
         return get_swagger_ui_html(openapi_url="openapi.json", title="Sampan")
@@ -105,4 +137,5 @@ def _failed(api: Api) -> Callable[[HttpRequest, Exception], HttpResponse]:
 
 
 def _http(response: Response) -> HttpResponse:
-    return HttpResponse(response.body, response.status, dict(response.headers), response.content_type)
+    # as a header: of a media type that is text, Starlette would add a charset
+    return HttpResponse(response.body, response.status, {**response.headers, "content-type": response.content_type})

@@ -64,7 +64,7 @@ class DataPlane:
         """Every served version (Triton's model repository extension)."""
         for model in self.repository.all():
             state = "READY" if model.ready else "UNAVAILABLE"
-            reason = "" if model.ready else "opens when first asked"
+            reason = "" if model.ready else model.waits_for
             yield {"name": model.name, "version": model.version, "state": state, "reason": reason}
 
     def infer(self, model: ServedModel, inputs: Tensors, outputs: list[str] | None = None) -> Inferred:

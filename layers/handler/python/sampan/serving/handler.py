@@ -22,6 +22,7 @@ from sampan.serving.dataplane import DataPlane
 from sampan.serving.events import UNKNOWN, Event, Result, source_of
 from sampan.serving.http import JSON, Observer, Request, Response, error_response
 from sampan.serving.phases import Phases
+from sampan.serving.remote.deadline import begin
 from sampan.serving.repository import ModelRepository, load
 from sampan.serving.routes import Api
 from sampan.serving.settings import Settings, read_settings
@@ -46,6 +47,8 @@ class LambdaHandler:
 
     def __call__(self, event: Event, context: Any) -> Result:
         start = time.perf_counter()
+        if self._settings.endpoint:
+            begin(context)
         source = source_of(event)
         try:
             request = source.read(event)
@@ -112,6 +115,11 @@ def create_handler(
             loaded, or golden samples that are not reproduced.
     """
     chosen = settings or read_settings()
+    spent, make = phases or Phases(), None
+    if chosen.endpoint:
+        from sampan.serving.remote.model import front  # boto3, which few functions need
+
+        make = front(chosen, spent)
     repository = load(
         chosen.models,
         threads=chosen.threads,
@@ -122,7 +130,8 @@ def create_handler(
         pipeline=chosen.pipeline,
         key_file=chosen.key_file,
         warm=chosen.warm,
-        phases=phases,
+        phases=spent,
+        make=make,
     )
     handler = LambdaHandler(repository, chosen, observer or _lambda_observer(chosen.service))
     gc.freeze()  # what start-up made lives for good: a collection need not walk it

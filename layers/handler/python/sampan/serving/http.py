@@ -29,7 +29,8 @@ _COMPRESSED_FROM = 1024  # bytes; below it compression costs more than it saves
 class Request(msgspec.Struct, frozen=True):
     """Header names are lower-case; the body is as sent, still under its Content-Encoding.
 
-    `caller` is the id of an API key, or the subject that an authoriser proved; empty: nobody says.
+    `caller` is the id of an API key, or the subject that an authoriser proved; empty: nobody says. `query` is what
+    stands behind the `?`, where an adaptor hands it over (ASGI).
     """
 
     method: str
@@ -37,6 +38,7 @@ class Request(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}
     body: bytes = b""
     caller: str = ""
+    query: str = ""
 
 
 class Response(msgspec.Struct, frozen=True):

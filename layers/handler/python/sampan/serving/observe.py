@@ -7,6 +7,7 @@ everything else. Source:
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
 
+import logging
 import sys
 import time
 from collections.abc import Mapping
@@ -33,18 +34,29 @@ DIMENSIONS = (("service",), ("service", "model"))
 
 
 class LambdaObserver:
-    """Writes to a stream, stdout by default."""
+    """Writes to a stream, stdout by default.
 
-    def __init__(self, service: str, stream: TextIO | None = None) -> None:
+    Args:
+        cold: whether the first request waited for the start, as in Lambda.
+    """
+
+    def __init__(self, service: str, stream: TextIO | None = None, *, cold: bool = True) -> None:
         self._stream = stream or sys.stdout
         self._logger = Logger(service=service, stream=self._stream)
         self._service = service
         self._emf = _emf_header(service, METRICS)
         self._emf_scored = _emf_header(service, SCORED)
-        self._cold = True
+        self._cold = cold
 
-    def started(self, models: str, phases: Mapping[str, float]) -> None:
-        """Write the line of the cold start: what is served, and the milliseconds of each phase."""
+    def adopt(self, logger: logging.Logger) -> None:
+        """Write what a logger says, from INFO on, in the same form to the same stream."""
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        if self._logger.registered_handler not in logger.handlers:
+            logger.addHandler(self._logger.registered_handler)
+
+    def started(self, models: str, phases: Mapping[str, float], **more: object) -> None:
+        """Write the line of the start: what is served, the milliseconds of each phase, what else there is to say."""
         self._write(
             {
                 "level": "INFO",
@@ -53,6 +65,7 @@ class LambdaObserver:
                 "service": self._service,
                 "model": models,
                 "phases": phases,
+                **more,
             }
         )
 

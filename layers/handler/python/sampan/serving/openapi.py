@@ -12,8 +12,11 @@ import numpy as np
 from sampan.contract import VERSION
 from sampan.contract.errors import SampanError
 from sampan.contract.tensors import Array, Tensors, TensorSpec
-from sampan.serving.codecs import json
+from sampan.serving.call import Route
+from sampan.serving.codecs import json, npy, table
 from sampan.serving.golden import Sample
+from sampan.serving.http import JSON, OCTETS
+from sampan.serving.invocations import TRITON
 from sampan.serving.repository import ModelRepository, ServedModel
 from sampan.serving.routes import ROUTES
 
@@ -22,10 +25,10 @@ _JSON_KINDS = {"BOOL": "boolean", "BYTES": "string"}
 _ERROR = {"$ref": "#/components/schemas/Error"}
 
 
-def describe(repository: ModelRepository) -> dict[str, Any]:
+def describe(repository: ModelRepository, routes: tuple[Route, ...] = ROUTES) -> dict[str, Any]:
     """The whole document, JSON-ready."""
     paths: dict[str, Any] = {}
-    for route in ROUTES:
+    for route in routes:
         for model in repository.live() if "{model}" in route.path else (None,):
             path = route.path.replace("{model}", model.name) if model else route.path
             paths.setdefault(path, {})[route.method.lower()] = _operation(route.summary, route.path, model)
@@ -80,6 +83,8 @@ def _request_body(path: str, model: ServedModel | None) -> dict[str, Any] | None
         return {"application/json": {"schema": either}, "application/octet-stream": {}}
     if path == "/predict":
         return {"application/json": {"schema": _object("input_data", None)}}
+    if path == "/invocations":
+        return {kind: {} for kind in (JSON, TRITON, table.MEDIA_TYPE, npy.MEDIA_TYPE, OCTETS)}
     if path == "/v1/embeddings":
         schema = {
             "type": "object",

@@ -5,11 +5,11 @@ A version folder is what the store keeps and an image carries: `manifest.json`, 
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,9 @@ from sampan.serving.golden import Sample, read_golden, replay
 from sampan.serving.integrity import check_files, check_manifest
 from sampan.serving.phases import Phases
 from sampan.serving.pipelines import Pipeline, build_pipeline
-from sampan.serving.session import OnnxSession, Session
+
+if TYPE_CHECKING:  # a function whose model runs elsewhere needs no onnxruntime
+    from sampan.serving.session import OnnxSession, Provider, Session
 
 MANIFEST = "manifest.json"
 _log = logging.getLogger(__name__)
@@ -45,6 +47,8 @@ class ServedModel:
         key_file: opens a sealed model.
         phases: is told how long that takes.
     """
+
+    waits_for = "opens when first asked"  # why it is not ready, while it is not
 
     def __init__(
         self,
@@ -72,7 +76,7 @@ class ServedModel:
         return self._session is not None
 
     @property
-    def session(self) -> Session:
+    def session(self) -> "Session":
         """The open session.
 
         Raises:
@@ -80,18 +84,30 @@ class ServedModel:
         """
         return self._session or self.open()
 
-    def open(self) -> Session:
+    def open(self) -> "Session":
         with self._lock:
             if self._session is None:
                 self._session = self._opened()
             return self._session
 
-    def _opened(self) -> Session:
+    def close(self) -> None:
+        """Let go of the session; asked again, the version would be opened again."""
+        with self._lock:
+            self._session = None
+
+    def _opened(self) -> "Session":
+        self._check_files()
+        with self._phases.timed("load"):
+            return open_session(self.folder, self.manifest, self._threads, self._key_file)
+
+    def _check_files(self) -> None:
         if self._verify:
             with self._phases.timed("verify"):
                 check_files(self.folder, self.manifest)
-        with self._phases.timed("load"):
-            return open_session(self.folder, self.manifest, self._threads, self._key_file)
+
+    @cached_property
+    def interface(self) -> str:
+        return self.manifest.interface
 
     @cached_property
     def pipeline(self) -> Pipeline:
@@ -110,6 +126,15 @@ class ServedModel:
 
     def golden(self) -> list[Sample]:
         return read_golden(self.folder / self.manifest.golden.file)
+
+    def rehearse(self) -> None:
+        """Run once."""
+        self.session.run(self.example())
+
+    def example(self) -> Tensors:
+        """Inputs of a golden sample where there is one, else zeros."""
+        samples = self.golden() if (self.folder / self.manifest.golden.file).is_file() else []
+        return samples[0].inputs if samples else {spec.name: _zeros(spec) for spec in self.signature.inputs}
 
     def details(self) -> dict[str, Any]:
         """What metadata say beside the signature, such as where the model runs; mostly nothing."""
@@ -267,12 +292,9 @@ def prove(model: ServedModel, limit: int | None = None) -> None:
 
 
 def warm_up(model: ServedModel) -> None:
-    """Run a version once, on a golden sample where it has one, else on zeros; failing changes nothing but the log."""
+    """Run a version once; failing changes nothing but the log."""
     try:
-        samples = model.golden() if (model.folder / model.manifest.golden.file).is_file() else []
-        model.session.run(
-            samples[0].inputs if samples else {spec.name: _zeros(spec) for spec in model.signature.inputs}
-        )
+        model.rehearse()
         _ = model.pipeline  # building it is the work
     except Exception as error:  # whatever it is, requests may go well
         _log.warning("%s could not be warmed up: %s", model.manifest.ref, error)
@@ -297,12 +319,20 @@ def read_manifest(folder: Path) -> Manifest:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def open_session(folder: Path, manifest: Manifest, threads: int = 0, key_file: Path | None = None) -> OnnxSession:
+def open_session(
+    folder: Path,
+    manifest: Manifest,
+    threads: int = 0,
+    key_file: Path | None = None,
+    providers: "Sequence[Provider] | None" = None,
+) -> "OnnxSession":
     """A session on a version's model, with the options and the optimisation that it needs.
 
     Raises:
         ModelError: the model cannot be loaded or unsealed, or its signature is not the manifest's.
     """
+    from sampan.serving.session import CPU, OnnxSession  # onnxruntime, which few functions do without
+
     name, content = manifest.model, None
     if manifest.sealed is not None:
         from sampan.serving.sealed import ENDING, open_sealed  # few models are
@@ -310,7 +340,12 @@ def open_session(folder: Path, manifest: Manifest, threads: int = 0, key_file: P
         name, content = name.removesuffix(ENDING), open_sealed(folder, manifest, key_file)
     needs = manifest.needs
     session = OnnxSession(
-        folder / name, threads=threads, optimization=needs.optimization, config=needs.session, content=content
+        folder / name,
+        threads=threads,
+        optimization=needs.optimization,
+        config=needs.session,
+        content=content,
+        providers=providers or (CPU,),
     )
     if session.signature != manifest.signature:
         raise ModelError(f"{manifest.ref}: the signature of {manifest.model} is not the one in its manifest")

@@ -4,8 +4,11 @@ Gets checked tensors, gives tensors; knows nothing of requests. Foreign errors b
 """
 
 import ctypes
+import logging
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +21,9 @@ from sampan.serving.packed import is_packed, unpack
 
 ort.disable_telemetry_events()
 ort.set_default_logger_severity(4)  # what it refuses is raised here; its own lines would say it twice
+CPU = "CPUExecutionProvider"
+Provider = str | tuple[str, Mapping[str, str]]  # name of an execution provider, or with its options
+_log = logging.getLogger(__name__)
 OPTIMIZATION_LEVELS = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -35,7 +41,7 @@ class Session(Protocol):
 
 
 class OnnxSession:
-    """An onnxruntime session on the CPU.
+    """An onnxruntime session: on the CPU, or on the first of some execution providers that works here.
 
     Args:
         model: path of the ONNX file; one packed with Zstandard (`.onnx.zst`) is unpacked in memory.
@@ -43,6 +49,10 @@ class OnnxSession:
         optimization: graph optimisation at load: none, basic, extended, all.
         config: session options by onnxruntime's own keys (onnxruntime_session_options_config_keys.h).
         content: what stands in the model file, where that is in memory already; the file is not read then.
+        providers: execution providers by onnxruntime's names, the best first, the CPU's last. What does not work
+            here is left out; `providers` tells what is in use.
+        bound: pass tensors through an IO binding, so that outputs are copied once, from where they were computed;
+            always so where the first provider is not the CPU's.
 
     Raises:
         ModelError: the file is missing, broken, or has an operator this onnxruntime lacks.
@@ -57,9 +67,11 @@ class OnnxSession:
         config: Mapping[str, str] | None = None,
         optimized_path: Path | None = None,
         content: bytes | None = None,
+        providers: Sequence[Provider] = (CPU,),
+        bound: bool = False,
     ) -> None:
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or _cores()
+        options.intra_op_num_threads = threads or cores()
         options.inter_op_num_threads = 1
         options.graph_optimization_level = OPTIMIZATION_LEVELS[optimization]
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -69,7 +81,7 @@ class OnnxSession:
             options.optimized_model_filepath = str(optimized_path)
         source = _source(model, content)
         try:
-            self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            self._session = _create(source, options, providers)
         except Exception as error:  # onnxruntime's classes share no base but Exception
             raise ModelError(f"onnxruntime cannot load {model.name}: {_reason(error)}") from error
         self.signature = Signature(
@@ -82,6 +94,13 @@ class OnnxSession:
         self._kinds = {spec.datatype for spec in everything} & {"BF16", "BYTES"}
         if len(self._kinds) > 1:
             raise ModelError(f"{model.name} mixes BF16 and strings, which onnxruntime cannot be fed from Python")
+        self._device = "cpu" if self.providers[0] == CPU else "cuda"
+        self._bound = (bound or self._device != "cpu") and not self._kinds
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Names of the execution providers in use, the best first."""
+        return tuple(self._session.get_providers())
 
     def dimensions(self) -> dict[str, list[int | str | None]]:
         """Shape of each input with the graph's own names of variable dimensions."""
@@ -106,6 +125,8 @@ class OnnxSession:
             raise InvalidInputError(f"the model cannot run on these inputs: {_reason(error)}") from error
 
     def _run(self, names: list[str], inputs: Tensors) -> list[Array]:
+        if self._bound:
+            return self._run_bound(names, inputs)
         if not self._kinds:
             return self._session.run(names, inputs)  # type: ignore[no-any-return]
         if "BF16" in self._kinds:
@@ -114,6 +135,36 @@ class OnnxSession:
         texts = {name: _strings(array) if array.dtype.kind == "O" else array for name, array in inputs.items()}
         return [_bytes(array) if array.dtype.kind == "O" else array for array in self._session.run(names, texts)]
 
+    def _run_bound(self, names: list[str], inputs: Tensors) -> list[Array]:
+        """https://onnxruntime.ai/docs/api/python/api_summary.html#iobinding"""
+        binding = self._session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, np.require(array, requirements="C"))
+        for name in names:
+            binding.bind_output(name, self._device)
+        self._session.run_with_iobinding(binding)
+        return binding.copy_outputs_to_cpu()  # type: ignore[no-any-return]
+
+
+def _create(source: str | bytes, options: ort.SessionOptions, providers: Sequence[Provider]) -> ort.InferenceSession:
+    """onnxruntime falls back by itself too, but prints that to standard output, where log lines are."""
+    here = ort.get_available_providers()
+    usable = [provider for provider in providers if _called(provider) in here]
+    if all(provider == CPU for provider in usable):
+        return ort.InferenceSession(source, options, providers=[CPU])
+    with redirect_stdout(sys.stderr):
+        ort.preload_dlls()  # CUDA's libraries out of the nvidia-* wheels
+    for first, provider in enumerate(usable[:-1]):
+        try:
+            return ort.InferenceSession(source, options, providers=usable[first:], enable_fallback=0)
+        except Exception as error:  # onnxruntime's classes share no base but Exception
+            _log.warning("onnxruntime cannot use %s: %s", _called(provider), _reason(error))
+    return ort.InferenceSession(source, options, providers=usable[-1:], enable_fallback=0)
+
+
+def _called(provider: Provider) -> str:
+    return provider if isinstance(provider, str) else provider[0]
+
 
 def _source(model: Path, content: bytes | None) -> str | bytes:
     if is_packed(model):
@@ -121,7 +172,8 @@ def _source(model: Path, content: bytes | None) -> str | bytes:
     return str(model) if content is None else content
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -138,7 +190,10 @@ def _spec(node: Any, side: str) -> TensorSpec:
 
 def _to_ort(array: Array, datatype: str) -> ort.OrtValue:
     if datatype == "BF16":
-        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(np.ascontiguousarray(array), DATATYPES["BF16"].onnx)
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(
+            np.require(array, requirements="C"),  # unlike ascontiguousarray it leaves a scalar one
+            DATATYPES["BF16"].onnx,
+        )
     return ort.OrtValue.ortvalue_from_numpy(array)
 
 

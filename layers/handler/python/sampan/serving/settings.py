@@ -11,6 +11,8 @@ from sampan.contract.errors import InvalidInputError
 LAMBDA_PAYLOAD = (
     6_291_556  # bytes of event or response, https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 )
+# bytes that a real-time endpoint takes, https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html
+SAGEMAKER_PAYLOAD = 6_291_456
 MEMORY_PER_CPU = 1769  # MB, https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html: starts that no request waits for
 _AHEAD = ("provisioned-concurrency", "snap-start")

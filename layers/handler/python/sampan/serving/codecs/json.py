@@ -111,6 +111,11 @@ def sequence(node: Any, where: str) -> list[Any]:
     raise InvalidInputError(f"{where} must be a JSON array")
 
 
+def first(node: Any) -> Any:
+    """The first element of an array, None of anything else."""
+    return node[0] if isinstance(node, list | simdjson.Array) and len(node) else None
+
+
 def plain(node: Any) -> Any:
     """A node as Python values."""
     if isinstance(node, simdjson.Object):
@@ -125,7 +130,7 @@ def tensor(node: Any, datatype: str, where: str) -> Array:
         InvalidInputError: ragged nesting, values of another kind, or out of the datatype's range.
     """
     if isinstance(node, simdjson.Array) and datatype not in ("BOOL", "BYTES"):
-        return _cast(_numbers(node, datatype, where), datatype, where)
+        return cast(_numbers(node, datatype, where), datatype, where)
     values = plain(node)
     if datatype == "BYTES":
         return _texts(values, where)
@@ -141,7 +146,7 @@ def tensor(node: Any, datatype: str, where: str) -> Array:
         raise InvalidInputError(_misfit(datatype, where)) from error
     except ValueError as error:
         raise InvalidInputError(f"{where} is ragged: rows differ in length") from error
-    return _cast(array, datatype, where)
+    return cast(array, datatype, where)
 
 
 def _kinds(values: Any, where: str) -> set[type]:
@@ -205,7 +210,12 @@ def _row(node: Any, where: str, rank: int) -> tuple[int, ...] | None:
     return (size,)
 
 
-def _cast(array: Array, datatype: str, where: str) -> Array:
+def cast(array: Array, datatype: str, where: str) -> Array:
+    """Numbers as an array of the datatype.
+
+    Raises:
+        InvalidInputError: values that it has not, such as 0.5 for INT64.
+    """
     dtype = DATATYPES[datatype].dtype
     if array.size == 0:
         return array.astype(dtype)

@@ -27,7 +27,7 @@ from sampan.serving.codecs import json
 from sampan.serving.codecs.binary import decode_tensor, encode_tensor
 
 LENGTH_HEADER = "inference-header-content-length"
-_MAX_EMPTY = 2**24  # elements that an empty tensor's other dimensions may span: a model may fill them
+MAX_EMPTY = 2**24  # elements that an empty tensor's other dimensions may span: a model may fill them
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -54,24 +54,27 @@ class InferBody(msgspec.Struct, frozen=True):
     header_length: int | None = None
 
 
-def decode_request(body: bytes, header_length: str | None, signature: Signature) -> InferRequest:
+def decode_request(
+    body: bytes, header_length: str | None, signature: Signature, where: str = "Inference-Header-Content-Length"
+) -> InferRequest:
     """Read an inference request.
 
     Args:
         body: the whole body, inflated.
         header_length: value of `Inference-Header-Content-Length`, None without it.
         signature: of the model; it gives a raw body its shape.
+        where: name of what said the length, for sentences.
 
     Raises:
         InvalidInputError: says which field of which input is wrong.
     """
     if header_length is None:
-        return json.read(body, lambda node: _decode(node, b"", signature))
-    length = _header_length(header_length, len(body))
+        return json.read(body, lambda node: decode_document(node, b"", signature))
+    length = _header_length(header_length, len(body), where)
     if length == 0:
         return _raw_input(body, signature)
     view = memoryview(body)
-    return json.read(bytes(view[:length]), lambda node: _decode(node, view[length:], signature))
+    return json.read(bytes(view[:length]), lambda node: decode_document(node, view[length:], signature))
 
 
 def encode_response(
@@ -120,14 +123,12 @@ def classification(values: Array, count: int) -> Array:
     return texts.reshape(*values.shape[:-1], best.shape[-1])
 
 
-def _header_length(text: str, available: int) -> int:
+def _header_length(text: str, available: int, where: str) -> int:
     if not text.strip().isascii() or not text.strip().isdigit() or len(text.strip()) > 18:
-        raise InvalidInputError(f"Inference-Header-Content-Length '{text[:40]}' is not a number of bytes")
+        raise InvalidInputError(f"{where} '{text[:40]}' is not a number of bytes")
     length = int(text)
     if length > available:
-        raise InvalidInputError(
-            f"Inference-Header-Content-Length says {length:,} bytes of JSON, but the body has {available:,}"
-        )
+        raise InvalidInputError(f"{where} says {length:,} bytes of JSON, but the body has {available:,}")
     return length
 
 
@@ -154,7 +155,8 @@ def _raw_shape(spec: TensorSpec, size: int) -> tuple[int, ...]:
     return tuple(count if i == first else max(n, 1) for i, n in enumerate(spec.shape))
 
 
-def _decode(document: Any, blobs: memoryview | bytes, signature: Signature) -> InferRequest:
+def decode_document(document: Any, blobs: memoryview | bytes, signature: Signature) -> InferRequest:
+    """The same of a parsed header (`codecs.json.read`) and the blobs behind it."""
     head = json.mapping(document, "the body")
     if "inputs" not in head:
         raise InvalidInputError("the body has no 'inputs'; see /openapi.json for an example")
@@ -223,7 +225,7 @@ def _dimensions(node: Any, where: str) -> tuple[int, ...]:
     shape = tuple(json.sequence(node, f"'shape' of {where}"))
     if len(shape) > json.MAX_RANK or not all(type(size) is int and size >= 0 for size in shape):
         raise InvalidInputError(f"'shape' of {where} must be at most {json.MAX_RANK} integers of 0 or more")
-    if 0 in shape and element_count(tuple(filter(None, shape))) > _MAX_EMPTY:
+    if 0 in shape and element_count(tuple(filter(None, shape))) > MAX_EMPTY:
         raise InvalidInputError(f"'shape' of {where} is empty and yet too large")
     return shape
 

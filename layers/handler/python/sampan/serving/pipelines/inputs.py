@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from sampan.contract.errors import InvalidInputError
+from sampan.contract.manifest import TOKENIZER
 from sampan.contract.tensors import DATATYPES, Array, Signature, TensorSpec
 
 Natural = Annotated[int, msgspec.Meta(ge=0)]
@@ -136,7 +137,7 @@ class TextInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     extra: ClassVar[str | None] = "text"
-    tokenizer: str = "tokenizer.json"
+    tokenizer: str = TOKENIZER
     max_length: Positive = 512
 
     def build(self, signature: Signature, folder: Path) -> Preprocess:

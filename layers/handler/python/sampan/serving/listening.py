@@ -1,4 +1,4 @@
-"""An HTTP server for an ASGI app: uvicorn, with a port that is bound before anything is said of it."""
+"""A process that listens: uvicorn around an ASGI app, a port that is bound before anything is said of it, memory."""
 
 import ctypes
 import socket
@@ -14,7 +14,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 _KEPT = 8 * 1024 * 1024  # bytes: a few bodies of the size that the limits allow
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, advice: str = "choose another with --port") -> socket.socket:
     """A listening socket; port 0 takes a free one.
 
     Raises:
@@ -31,7 +31,7 @@ def bind(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listener.close()
         reason = getattr(error, "strerror", None) or str(error)
-        raise SampanError(f"cannot listen on {host}:{port}: {reason}; choose another with --port") from error
+        raise SampanError(f"cannot listen on {host}:{port}: {reason}; {advice}") from error
 
 
 def keep_memory() -> None:
@@ -40,15 +40,27 @@ def keep_memory() -> None:
     Without it each request pays for fresh pages (half of the time of a 1 MB tensor), and every thread has a
     heap of its own. Source: mallopt(3). Elsewhere than on glibc nothing happens.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    mallopt = _libc("mallopt")
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
         mallopt(_M_MMAP_THRESHOLD, _KEPT)
         mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
+def return_memory() -> None:
+    """Have glibc give back what it kept, as after a model was closed. Source: malloc_trim(3)."""
+    trim = _libc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
 def run(app: Callable[..., Any], listener: socket.socket, grace: int = 30) -> None:
     """Serve until SIGINT or SIGTERM; then answer what is under way for at most `grace` seconds."""
+    server_of(app, grace).run(sockets=[listener])
+
+
+def server_of(app: Callable[..., Any], grace: int) -> uvicorn.Server:
+    """A server that can be told to end before it runs, too (`should_exit`)."""
     config = uvicorn.Config(
         app,
         lifespan="off",
@@ -60,4 +72,8 @@ def run(app: Callable[..., Any], listener: socket.socket, grace: int = 30) -> No
         date_header=False,
         timeout_graceful_shutdown=grace,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    return uvicorn.Server(config)
+
+
+def _libc(function: str) -> Any:
+    return getattr(ctypes.CDLL(None), function, None) if sys.platform == "linux" else None
