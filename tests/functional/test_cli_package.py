@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 from click.testing import CliRunner
 
 from sampan.cli.main import main
@@ -24,3 +25,19 @@ def test_papers_of_an_earlier_package_do_not_stay(zoo: Path, tmp_path: Path) -> 
     sampan(zoo, tmp_path, *package)
     assert [paper for paper in stale if paper.exists()] == []
     assert {"bom.cdx.json", "package.json", "waterfall.json"} <= {path.name for path in context.parent.iterdir()}
+
+
+def test_a_heavy_functions_image_comes_first_and_its_endpoint_is_said(zoo: Path, tmp_path: Path) -> None:
+    sampan(zoo, tmp_path, "new", "line", "--model", "linear")
+    toml = tmp_path / "functions/line/function.toml"
+    toml.write_text('model = "linear"\nplacement = "sagemaker-async"\n[endpoint]\ninstance = "ml.c7i.large"\n')
+    command = ["--store", str(zoo), "--project-dir", str(tmp_path), "package", "line", "--no-docker"]
+    runner = CliRunner(env={"SAMPAN_ENDPOINT_BASE_IMAGE": "python:3.12"})
+    said = runner.invoke(main, command)
+    folder = tmp_path / "build/functions/line"
+    assert said.stdout.splitlines() == [str(folder / "context")]
+    assert f"endpoint: {folder / 'endpoint'}" in said.stderr
+    (listed,) = msgspec.json.decode(runner.invoke(main, [*command, "-o", "json"]).stdout)
+    assert listed["reference"] == str(folder / "context")
+    assert listed["endpoint"]["reference"] == str(folder / "endpoint")
+    assert listed["endpoint"]["arguments"] == {"BASE_IMAGE": "python:3.12"}

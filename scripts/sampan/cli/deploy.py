@@ -40,6 +40,13 @@ Examples:
     metavar="IMAGE",
     help="Base to build images on. Default: AWS's Python image of the function's version.",
 )
+@click.option(
+    "--endpoint-base-image",
+    envvar="SAMPAN_ENDPOINT_BASE_IMAGE",
+    show_envvar=True,
+    metavar="IMAGE",
+    help="Base to build endpoints on. Default: Python's image of the function's version, or Triton's.",
+)
 @click.option("--cdk", envvar="SAMPAN_CDK", show_envvar=True, metavar="PROGRAM", help="The CDK's command line.")
 @json_option
 @click.pass_context
@@ -52,6 +59,7 @@ def command(
     no_package: bool,
     why: str,
     base_image: str | None,
+    endpoint_base_image: str | None,
     cdk: str | None,
     output: str,
 ) -> None:
@@ -75,7 +83,7 @@ def command(
     if not dry_run:
         check_account(cloud, project.config)
     if not no_package:
-        _package(folder, store, project, base_image)
+        _package(folder, store, project, base_image, endpoint_base_image)
         project = read_project(folder, stage)
     plan = _plan(project, found, cloud, promote=not no_promote, alone=dry_run)
     if dry_run:
@@ -88,7 +96,9 @@ def command(
     _tell(project, plan, _execute(project, plan, found, cloud, store, why, not no_promote), output)
 
 
-def _package(folder: Path, store: "Store", project: "Project", base_image: str | None) -> None:
+def _package(
+    folder: Path, store: "Store", project: "Project", base_image: str | None, endpoint_base: str | None
+) -> None:
     from sampan.packaging.build import Order, package
     from sampan.rollout.cdk import Event
 
@@ -99,7 +109,8 @@ def _package(folder: Path, store: "Store", project: "Project", base_image: str |
                 watch(Event(f"{name}: {words}"))
 
             config = settled(folder, store, function.name, step)
-            order = Order(base=base_image, key=_key(function.manifest), settled=config)
+            key = _key(function.manifest)
+            order = Order(base=base_image, endpoint_base=endpoint_base, key=key, settled=config)
             made = package(folder, store, function.name, order, step=step, say=say)
         made.waterfall.check()
 

@@ -33,6 +33,13 @@ Examples:
     metavar="IMAGE",
     help="Base to build on. Default: AWS's Python image of the function's version.",
 )
+@click.option(
+    "--endpoint-base-image",
+    envvar="SAMPAN_ENDPOINT_BASE_IMAGE",
+    show_envvar=True,
+    metavar="IMAGE",
+    help="Base to build a heavy model's endpoint on. Default: Python's image of the function's version, or Triton's.",
+)
 @click.option("--tag", metavar="T", help="A further tag of the image.")
 @click.option("--no-docker", is_flag=True, help="Write the context and check the Dockerfile; no engine is needed.")
 @click.option("--no-measure", is_flag=True, help="Do not run the function; times and memory stay unknown.")
@@ -47,6 +54,7 @@ def command(
     context: click.Context,
     names: tuple[str, ...],
     base_image: str | None,
+    endpoint_base_image: str | None,
     tag: str | None,
     no_docker: bool,
     no_measure: bool,
@@ -60,6 +68,9 @@ def command(
     Without NAMEs all functions of the project. Prints each image's reference (of a zip placement the function's
     zip; with --no-docker the context's folder). What was made lies in build/functions/NAME: bill of materials,
     signature, template for sam, waterfall of sizes and times. Exits with 1 when a budget is exceeded.
+
+    With the placements sagemaker and sagemaker-async the model goes into the image of an endpoint, and the function's
+    has what is before and after it.
     """
     from sampan.packaging.build import Order, as_dict, package
     from sampan.packaging.project import find_functions
@@ -71,7 +82,15 @@ def command(
     for name in names or _all(find_functions(project), project):
         with _progress(name) as step:
             config = settled(project, store, name, step)
-            order = Order(base=base_image, tag=tag, docker=not no_docker, key=key, signing_key=sign, settled=config)
+            order = Order(
+                base=base_image,
+                endpoint_base=endpoint_base_image,
+                tag=tag,
+                docker=not no_docker,
+                key=key,
+                signing_key=sign,
+                settled=config,
+            )
             measure = None if no_measure else _measurer(project, rie, key)
             packaged = package(project, store, name, order, measure=measure, step=step, say=say)
         made.append(packaged)
@@ -135,6 +154,8 @@ def _tell(packaged: "Package", output: str) -> None:
     image = packaged.image
     if image is not None:
         say(f"image: {image.id}")
+    if packaged.endpoint is not None:
+        say(f"endpoint: {packaged.endpoint.reference}")
     say(f"papers: {packaged.folder}")
     if output != "json":
         click.echo(packaged.reference)

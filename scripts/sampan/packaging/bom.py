@@ -46,17 +46,21 @@ def bill_of_materials(
     requirements: str,
     *,
     digest: str,
+    title: str = "",
     python: str = "",
     parent: Manifest | None = None,
+    fallback: Manifest | None = None,
 ) -> bytes:
     """The document, as JSON; the same arguments give the same bytes.
 
     Args:
-        manifest: of the packaged model.
+        manifest: of the packaged model; where it has no model file, an endpoint has that.
         requirements: text of the lock that the function's dependencies are installed from.
         digest: `sha256:…` of the build context; the serial number comes from it.
+        title: what the document is of; empty: the function.
         python: version that the lock's markers are read for; empty: the function's.
         parent: manifest of the version that the model was made from, for its digest.
+        fallback: manifest of the packaged version that the function runs while its endpoint does not answer.
 
     Raises:
         PackagingError: the packages for it are missing.
@@ -67,7 +71,8 @@ def bill_of_materials(
         raise PackagingError(f"a bill of materials needs {error.name}: pip install 'sampan[package]'") from error
     found = libraries(requirements, python or function.config.python, function.config.architecture)
     model = _model(manifest, parent)
-    bom = _bom(function, model, found, digest)
+    models = [model, *([_model(fallback, None, "fallback/")] if fallback else [])]
+    bom = _bom(function, title or function.name, models, found, digest)
     document = json.loads(JsonV1Dot6(bom).output_as_string())
     document["metadata"].pop("timestamp", None)
     for component in document["components"]:
@@ -111,7 +116,7 @@ def _lines(requirements: str) -> Iterator[tuple[str, tuple[str, ...]]]:
             yield words.strip(), tuple(each.strip() for each in hashes)
 
 
-def _bom(function: Function, model: "Component", found: list[Library], digest: str) -> "Bom":
+def _bom(function: Function, title: str, models: list["Component"], found: list[Library], digest: str) -> "Bom":
     from cyclonedx.model.bom import Bom, BomMetaData
     from cyclonedx.model.component import Component, ComponentType
     from cyclonedx.model.tool import ToolRepository
@@ -119,8 +124,8 @@ def _bom(function: Function, model: "Component", found: list[Library], digest: s
     config = function.config
     main = Component(
         type=ComponentType.APPLICATION,
-        name=function.name,
-        bom_ref=f"function:{function.name}",
+        name=title,
+        bom_ref=f"function:{title}",
         version=digest,
         description=config.description or None,
         properties=_properties(placement=config.placement, architecture=config.architecture, python=config.python),
@@ -130,9 +135,9 @@ def _bom(function: Function, model: "Component", found: list[Library], digest: s
     bom = Bom(
         serial_number=uuid.uuid5(_SPACE, digest),
         metadata=BomMetaData(component=main, tools=ToolRepository(components=[_sampan("tool")])),
-        components=[model, sampan, *parts],
+        components=[*models, sampan, *parts],
     )
-    bom.register_dependency(main, [sampan, model])
+    bom.register_dependency(main, [sampan, *models])
     bom.register_dependency(sampan, parts)
     return bom
 
@@ -171,7 +176,7 @@ def _library(library: Library) -> "Component":
     )
 
 
-def _model(manifest: Manifest, parent: Manifest | None) -> "Component":
+def _model(manifest: Manifest, parent: Manifest | None, place: str = "") -> "Component":
     from cyclonedx.model import HashAlgorithm, HashType
     from cyclonedx.model.component import Component, ComponentType
 
@@ -179,18 +184,19 @@ def _model(manifest: Manifest, parent: Manifest | None) -> "Component":
         Component(
             type=ComponentType.FILE,
             name=path,
-            bom_ref=f"file:{path}",
+            bom_ref=f"file:{place}{path}",
             hashes=[HashType(alg=HashAlgorithm.SHA_256, content=entry.sha256)],
         )
         for path, entry in manifest.artefact.items()
     ]
+    model = manifest.files.get(manifest.model)
     opsets = {f"opset:{domain}": str(number) for domain, number in manifest.opset.items()}
     return Component(
         type=ComponentType.MACHINE_LEARNING_MODEL,
         name=manifest.name,
-        bom_ref=f"model:{manifest.ref}",
+        bom_ref=f"model:{place}{manifest.ref}",
         version=str(manifest.version),
-        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=manifest.files[manifest.model].sha256)],
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=model.sha256)] if model else [],
         licenses=_licence(manifest.licence),
         components=files,
         pedigree=_pedigree(manifest, parent),

@@ -2,8 +2,8 @@
 
     function.toml → version → context → checked → image | archives → measured → budgets → papers
 
-The papers lie beside the context, in `build/functions/<name>`: bill of materials, template, waterfall, signature, and
-the golden samples as requests.
+A heavy model's endpoint has a context and an image of its own. The papers lie beside the contexts, in
+`build/functions/<name>`: bills of materials, template, waterfall, signature, and the golden samples as requests.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,12 +15,14 @@ import msgspec
 
 from sampan.contract.errors import InvalidInputError
 from sampan.contract.function import FunctionConfig
+from sampan.contract.manifest import Manifest
 from sampan.packaging import waterfall
 from sampan.packaging.archive import Archives, build_archives
 from sampan.packaging.budgets import MEGABYTE, Measurement, Sizes, Waterfall, assess
-from sampan.packaging.context import BUILD, REQUIREMENTS, Context, write_context
+from sampan.packaging.context import BUILD, REQUIREMENTS, Context
 from sampan.packaging.docker import Engine
 from sampan.packaging.dockerfile import check_dockerfile
+from sampan.packaging.endpoint import endpoint_base, write_contexts
 from sampan.packaging.files import replace_file
 from sampan.packaging.golden_requests import GOLDEN, golden_requests
 from sampan.packaging.image import Image, build_arguments, build_image
@@ -34,7 +36,7 @@ from sampan.serving.repository import MANIFEST
 from sampan.store.protocol import Store, Version
 
 LAMBDA_BASE = "public.ecr.aws/lambda/python"
-BOM, SIGNATURE, RECORD = "bom.cdx.json", "model.sig", "package.json"
+BOM, ENDPOINT_BOM, SIGNATURE, RECORD = "bom.cdx.json", "bom-endpoint.cdx.json", "model.sig", "package.json"
 SETTLED = ("placement", "memory", "snapstart", "endpoint")  # what the placement `auto` decides
 APIS: tuple[ApiKind, ...] = ("rest", "http")
 
@@ -48,6 +50,7 @@ class Order:
 
     Attributes:
         base: image to build on; None: AWS's for the function's Python.
+        endpoint_base: image to build its endpoint on; None: Python's own, or Triton.
         tag: a further tag of the image, or a further name (with a colon or a slash).
         docker: build the image; else only its context.
         key: seals the model: a key file, or `kms:` with the ARN of a key.
@@ -56,11 +59,26 @@ class Order:
     """
 
     base: str | None = None
+    endpoint_base: str | None = None
     tag: str | None = None
     docker: bool = True
     key: str | None = None
     signing_key: Path | None = None
     settled: FunctionConfig | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """What was made of a heavy model's endpoint: `base` is what its image is built on."""
+
+    context: Context
+    base: str
+    image: Image | None = None
+
+    @property
+    def reference(self) -> str:
+        """The image's reference, else the path of the context."""
+        return self.image.reference if self.image else str(self.context.folder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +92,8 @@ class Package:
     base: str
     image: Image | None = None
     archives: Archives | None = None
+    endpoint: Endpoint | None = None
+    fallback: Manifest | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -117,19 +137,21 @@ def package(
     folder, base = project / BUILD / name, base_of(function, chosen.base)
     version = store.find(function.config.model)
     step("writing the context")
-    context = write_context(project, function, version, key=chosen.key, say=say)
+    contexts = write_contexts(project, function, store, version, key=chosen.key, say=say)
+    context = contexts.function
     check_dockerfile(context.folder)
+    endpoint = _endpoint(contexts.endpoint, folder, chosen, step) if contexts.endpoint else None
     image, archives = None, None
     if function.config.placement == "lambda-zip":
         step("writing the archives")
         archives = build_archives(context, folder)
     elif chosen.docker:
         image = build_image(
-            Engine(), context, base=base, tag=_named(name, chosen.tag), log=folder / "build.log", watch=step
+            Engine(), context, base=base, tag=_named(context, chosen.tag), log=folder / "build.log", watch=step
         )
     samples = version.golden()
     measurement = None
-    if measure is not None:
+    if measure is not None and endpoint is None:
         step("starting the function")
         measurement = measure(context, image, samples)
     found = assess(
@@ -148,7 +170,9 @@ def package(
         base=base,
         image=image,
         archives=archives,
-        notes=archives.notes if archives else (),
+        endpoint=endpoint,
+        fallback=contexts.fallback,
+        notes=(*(archives.notes if archives else ()), *_unmeasured(function)),
     )
     replace_file(folder / GOLDEN, golden_requests(samples, context.manifest))
     _write_papers(made, version, store, chosen)
@@ -163,29 +187,74 @@ def as_dict(made: Package) -> dict[str, Any]:
         "model": made.context.ref,
         "settled": {name: msgspec.to_builtins(getattr(made.function.config, name)) for name in SETTLED},
         "reference": made.reference,
-        "arguments": build_arguments(made.function, made.base),
+        "arguments": build_arguments(made.context, made.base),
         "image": image and image.id,
-        "layers": [
-            {"kind": layer.kind, "digest": layer.digest, "unpacked": layer.unpacked, "compressed": layer.compressed}
-            for layer in (image.layers if image else ())
-        ],
+        "layers": _layers(image),
         "zip": archives and {str(path): digest_of(path) for path in (archives.function, archives.layer)},
         "context": {"folder": str(made.context.folder), "digest": made.context.digest},
         "manifest": digest_of(made.context.version / MANIFEST),
+        "endpoint": _endpoint_dict(made.endpoint) if made.endpoint else None,
         "papers": str(made.folder),
         "waterfall": waterfall.as_dict(made.waterfall),
     }
 
 
-def _named(function: str, tag: str | None) -> str | None:
-    return tag if tag is None or ":" in tag or "/" in tag else f"sampan/{function}:{tag}"
+def _endpoint_dict(made: Endpoint) -> dict[str, Any]:
+    context = made.context
+    return {
+        "engine": context.function.config.endpoint.engine,
+        "reference": made.reference,
+        "arguments": build_arguments(context, made.base),
+        "image": made.image and made.image.id,
+        "layers": _layers(made.image),
+        "context": {"folder": str(context.folder), "digest": context.digest},
+        "manifest": digest_of(context.version / MANIFEST),
+    }
+
+
+def _layers(image: Image | None) -> list[dict[str, Any]]:
+    return [
+        {"kind": layer.kind, "digest": layer.digest, "unpacked": layer.unpacked, "compressed": layer.compressed}
+        for layer in (image.layers if image else ())
+    ]
+
+
+def _endpoint(context: Context, folder: Path, order: Order, step: Step) -> Endpoint:
+    """The endpoint's image, from its context."""
+    check_dockerfile(context.folder)
+    base = endpoint_base(context.function, order.endpoint_base)
+    if not order.docker:
+        return Endpoint(context=context, base=base)
+    tag, log = _named(context, order.tag), folder / "build-endpoint.log"
+    return Endpoint(
+        context=context, base=base, image=build_image(Engine(), context, base=base, tag=tag, log=log, watch=step)
+    )
+
+
+def _unmeasured(function: Function) -> tuple[str, ...]:
+    """What is not known of a function whose model is elsewhere."""
+    if not function.config.heavy:
+        return ()
+    return (
+        f"{function.name} was not started: its endpoint answers for its model, and is not here; "
+        "times and memory stay unknown",
+    )
+
+
+def _named(context: Context, tag: str | None) -> str | None:
+    """The further name of a context's image; that of an endpoint differs from the function's."""
+    if tag is None or (":" not in tag and "/" not in tag):
+        return tag and f"sampan/{context.title}:{tag}"
+    place, slash, name = tag.rpartition("/")
+    stem, colon, number = name.partition(":")
+    return f"{place}{slash}{stem}{'-endpoint' if context.shape.endpoint else ''}{colon}{number}"
 
 
 def _placeable(function: Function) -> None:
-    if function.config.placement not in ("lambda", "lambda-zip"):
+    if function.config.placement == "auto":
         raise InvalidInputError(
-            f"{function.name} has placement '{function.config.placement}', which 'sampan package' does not build; "
-            "set lambda or lambda-zip"
+            f"{function.name} has placement 'auto', which 'sampan package' does not build; it is settled before, or "
+            "set lambda, lambda-zip, sagemaker or sagemaker-async"
         )
 
 
@@ -202,12 +271,21 @@ def _write_papers(made: Package, version: Version, store: Store, order: Order) -
 
     context, function = made.context, made.function
     parent = store.find(version.manifest.parent).manifest if version.manifest.parent else None
-    requirements = (context.folder / REQUIREMENTS).read_text()
-    python = (made.image.python if made.image else "") or function.config.python
-    bom = bill_of_materials(
-        function, context.manifest, requirements, digest=context.digest, python=python, parent=parent
-    )
-    replace_file(made.folder / BOM, bom)
+    (made.folder / ENDPOINT_BOM).unlink(missing_ok=True)  # the function may have been heavy before
+    images = [(BOM, context, made.image)]
+    images += [(ENDPOINT_BOM, made.endpoint.context, made.endpoint.image)] if made.endpoint else []
+    for name, each, image in images:
+        bom = bill_of_materials(
+            function,
+            each.manifest,
+            (each.folder / REQUIREMENTS).read_text(),
+            digest=each.digest,
+            title=each.title,
+            python=(image.python if image else "") or function.config.python,
+            parent=parent,
+            fallback=made.fallback if each is context else None,
+        )
+        replace_file(made.folder / name, bom)
     waterfall.write(made.waterfall, made.folder)
     replace_file(made.folder / RECORD, msgspec.json.format(msgspec.json.encode(as_dict(made)), indent=2) + b"\n")
     for name in (SIGNATURE, *map(template_name, APIS)):  # those of an earlier package speak of another model
@@ -220,7 +298,8 @@ def _write_papers(made: Package, version: Version, store: Store, order: Order) -
     if order.signing_key is not None:
         from sampan.packaging.signing import sign_model
 
-        sign_model(context.version, order.signing_key, made.folder / SIGNATURE)
+        signed = made.endpoint.context if made.endpoint else context  # where the weights are
+        sign_model(signed.version, order.signing_key, made.folder / SIGNATURE)
 
 
 def template_name(api: ApiKind) -> str:

@@ -34,6 +34,30 @@ BUILD = "build/functions"
 DOCKERFILE, INSTALL, REQUIREMENTS, CLIENT = "Dockerfile", "install.py", "requirements.txt", "runtime-client.txt"
 CODE, TASK, MODELS = "code/opt/python/sampan", "code/var/task", "model/var/task/models"
 PIPELINE = "pipeline.py"
+MARK = "model.sha256"  # says what the packaged model depends on
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a context is made for.
+
+    Attributes:
+        folder: its name, beside the function's papers.
+        dockerfile: that is copied into it.
+        models: where its versions are.
+        endpoint: its image is that of an endpoint, not the function's.
+        code: it has dependencies and our code; else the base image serves the model.
+    """
+
+    folder: str = "context"
+    dockerfile: str = "functions/Dockerfile.lambda"
+    models: str = MODELS
+    endpoint: bool = False
+    code: bool = True
+
+
+FUNCTION = Shape()
 
 
 @dataclass(frozen=True)
@@ -46,6 +70,7 @@ class Context:
         function: what it was made for.
         ref: the version that it carries, such as `magika:2`.
         manifest: of the version as it is packaged.
+        shape: what it was made for.
     """
 
     folder: Path
@@ -53,11 +78,17 @@ class Context:
     function: Function
     ref: str
     manifest: Manifest
+    shape: Shape = FUNCTION
 
     @property
     def version(self) -> Path:
         """The folder of the packaged version."""
-        return self.folder / MODELS / self.manifest.name
+        return self.folder / self.shape.models / self.manifest.name
+
+    @property
+    def title(self) -> str:
+        """What its image is called."""
+        return f"{self.function.name}-endpoint" if self.shape.endpoint else self.function.name
 
 
 def write_context(
@@ -66,9 +97,9 @@ def write_context(
     version: Version,
     *,
     key: Path | str | None = None,
-    say: Callable[[str], None] | None = None,
+    say: Say | None = None,
 ) -> Context:
-    """Write the context of a function, to `build/functions/<name>/context` of the project.
+    """Write the context of a function that runs its model, to `build/functions/<name>/context` of the project.
 
     Args:
         version: of its model.
@@ -80,12 +111,31 @@ def write_context(
         ModelError: the version cannot be packaged.
         PackagingError: the folder cannot be written.
     """
+
+    def fill(new: Path, old: Path) -> None:
+        lock = _take_model(new, old, function, version, key, project, say)
+        write_shared(new, project, FUNCTION.dockerfile, lock)
+        write_function(new, project, function)
+
+    return assemble(project, function, version, FUNCTION, fill)
+
+
+def assemble(
+    project: Path, function: Function, version: Version, shape: Shape, fill: Callable[[Path, Path], None]
+) -> Context:
+    """Fill a sibling folder and give it its name; the one of before stays where that fails.
+
+    Args:
+        fill: gets the new folder, and where the one of before may be.
+
+    Raises:
+        PackagingError: the folder cannot be written.
+    """
     place = project / BUILD / function.name
-    target, new = place / "context", place / f".context.{os.getpid()}"
+    target, new = place / shape.folder, place / f".{shape.folder}.{os.getpid()}"
     try:
         new.mkdir(parents=True)
-        lock = _take_model(new, target, function, version, key, project, say)
-        _write_rest(new, project, function, lock)
+        fill(new, target)
         normalise(new)
         digest = tree_digest(new)
         _put(new, target, digest)
@@ -93,7 +143,8 @@ def write_context(
         raise PackagingError(f"{error.filename or place} cannot be written: {error.strerror}") from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
-    return Context(target, digest, function, version.ref, read_manifest(target / MODELS / version.manifest.name))
+    manifest = read_manifest(target / shape.models / version.manifest.name)
+    return Context(target, digest, function, version.ref, manifest, shape)
 
 
 def _take_model(
@@ -103,32 +154,71 @@ def _take_model(
     version: Version,
     key: Path | str | None,
     project: Path,
-    say: Callable[[str], None] | None,
+    say: Say | None,
 ) -> str:
     """Put the packaged model into the context, from the one before where it is the same; gives the lock it needs."""
     lock = runtime_lock(project, needed_extras(function.config, version.manifest))
-    runtime = locked_version(lock, "onnxruntime")
     golden, name = function.config.golden_check, version.manifest.name
-    mark = _mark(version, golden, key, runtime)
-    marked = old.parent / "model.sha256"
-    if _is(marked, mark) and _sound(old / MODELS / name):
-        _link_tree(old / MODELS / name, new / MODELS / name)
-    else:
-        marked.unlink(missing_ok=True)
-        model.prepare_model(version, new / MODELS / name, golden=golden, key=key, runtime=runtime, say=say)
-        replace_file(marked, mark.encode())
-    packaged = read_manifest(new / MODELS / name)
+    made = Making(golden=golden, key=key, runtime=locked_version(lock, "onnxruntime"))
+    packaged = take_version(version, made, new / MODELS / name, old / MODELS / name, old.parent / MARK, say)
     return runtime_lock(project, needed_extras(function.config, packaged))
 
 
-def _mark(version: Version, golden: int, key: Path | str | None, runtime: str | None) -> str:
-    """What the packaged model depends on, as one digest."""
-    file = Path(key) if key is not None else None
-    secret = hashlib.sha256(file.read_bytes()).hexdigest() if file and file.is_file() else str(key)
+@dataclass(frozen=True, kw_only=True)
+class Making:
+    """How a version is prepared (`prepare_model`)."""
+
+    golden: int = 0
+    key: Path | str | None = None
+    runtime: str | None = None
+    optimise: bool = True
+
+
+def take_version(version: Version, made: Making, new: Path, old: Path, marked: Path, say: Say | None) -> Manifest:
+    """Prepare a version, or take it over from the context before where it is the same.
+
+    Args:
+        new: its folder in the context that is being written; old: in the one before.
+        marked: file that says what the one before was made of.
+    """
+
+    def make() -> None:
+        model.prepare_model(
+            version,
+            new,
+            golden=made.golden,
+            key=made.key,
+            runtime=made.runtime,
+            optimise=made.optimise,
+            say=say,
+        )
+
+    return take_over(new, old, marked, mark(version, made.golden, _secret(made.key), made.runtime, made.optimise), make)
+
+
+def take_over(new: Path, old: Path, marked: Path, wanted: str, make: Callable[[], object]) -> Manifest:
+    """What was made before, where its mark is the wanted one and it is sound; else made anew."""
+    if _is(marked, wanted) and _sound(old):
+        _link_tree(old, new)
+    else:
+        marked.unlink(missing_ok=True)
+        make()
+        replace_file(marked, wanted.encode())
+    return read_manifest(new)
+
+
+def mark(version: Version, *facts: object) -> str:
+    """What a packaged model depends on, as one digest: the version, some facts, and how we make it."""
     manifest = msgspec.json.encode(version.manifest).decode()
-    facts = [VERSION, manifest, golden, secret, runtime, metadata.version("onnxruntime")]
-    facts.append(Path(model.__file__).read_text("utf-8"))
-    return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
+    source = Path(model.__file__).read_text("utf-8")
+    known = [VERSION, manifest, *facts, metadata.version("onnxruntime"), source]
+    return hashlib.sha256(msgspec.json.encode(known)).hexdigest()
+
+
+def _secret(key: Path | str | None) -> str:
+    """What stands for a key among the facts."""
+    file = Path(key) if key is not None else None
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file and file.is_file() else str(key)
 
 
 def _is(marked: Path, mark: str) -> bool:
@@ -155,13 +245,18 @@ def _link_tree(old: Path, new: Path) -> None:
             copy_plain(old / name, new / name)
 
 
-def _write_rest(new: Path, project: Path, function: Function, lock: str) -> None:
-    copy_plain(find_shared(project, "functions/Dockerfile.lambda"), new / DOCKERFILE)
+def write_shared(new: Path, project: Path, dockerfile: str, lock: str) -> None:
+    """What every context has: Dockerfile, installer, lock, our code."""
+    copy_plain(find_shared(project, dockerfile), new / DOCKERFILE)
     copy_plain(Path(install.__file__), new / INSTALL)
     (new / REQUIREMENTS).write_text(lock, "utf-8")
-    (new / CLIENT).write_text(client_lock(project), "utf-8")
     for package in (sampan.contract, sampan.serving):
         _copy_package(Path(str(package.__file__)).parent, new / CODE)
+
+
+def write_function(new: Path, project: Path, function: Function) -> None:
+    """What a function has beside its model: Lambda's runtime client, its own pipeline."""
+    (new / CLIENT).write_text(client_lock(project), "utf-8")
     (new / TASK).mkdir(parents=True)
     if function.pipeline is not None:
         copy_plain(_inside(function.pipeline, function.folder), new / TASK / PIPELINE)

@@ -20,6 +20,9 @@ OLDEST, SNAPSTART = (
     (3, 12),
 )  # Python: Sampan's own, and https://docs.aws.amazon.com/lambda/latest/dg/snapstart.html
 
+# A g first behind the generation: https://docs.aws.amazon.com/ec2/latest/instancetypes/instance-type-names.html
+GRAVITON = r"ml\.[a-z]+\d+g"
+
 # https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
 VARIABLE = r"[A-Za-z][A-Za-z0-9_]+"
 RESERVED = frozenset(
@@ -52,7 +55,7 @@ def problems(content: dict[str, Any], file: Path) -> list[Problem]:
     shape = list(_shape(content, FunctionConfig))
     wrong = {problem.path[0] for problem in shape}
     sound = {key: value for key, value in content.items() if key not in wrong}
-    return [*shape, *_meaning(sound, file.parent)]
+    return [*shape, *_meaning(sound, file.parent), *(() if "endpoint" in wrong else _machine(sound))]
 
 
 def _shape(table: Mapping[str, Any], kind: type[msgspec.Struct], above: tuple[str, ...] = ()) -> Iterator[Problem]:
@@ -160,6 +163,28 @@ def _python(version: str | None, snapstart: bool | None, placement: str) -> Iter
     if placement.startswith("sagemaker"):
         yield Problem(
             ("snapstart",), f"snapstart is Lambda's; take it out, or choose another placement than {placement}"
+        )
+
+
+def _machine(content: Mapping[str, Any]) -> Iterator[Problem]:
+    """Whether the endpoint's instances run what the function's architecture is built for."""
+    if not content.get("placement", "").startswith("sagemaker"):
+        return
+    endpoint = msgspec.convert(content.get("endpoint", {}), Endpoint)
+    path, instance, architecture = ("endpoint", "instance"), endpoint.instance, content.get("architecture", "x86_64")
+    arm = re.match(GRAVITON, instance) is not None
+    if arm and endpoint.gpu:
+        yield Problem(
+            path,
+            f"{instance} has GPUs beside an arm64 processor, for which onnxruntime has no wheels; "
+            'take one of x86_64, such as "ml.g5.xlarge"',
+        )
+    elif arm != (architecture == "arm64"):
+        machine = "arm64" if arm else "x86_64"
+        yield Problem(
+            path,
+            f'{instance} is {machine}, and architecture is "{architecture}"; write '
+            f'architecture = "{machine}", or choose another instance',
         )
 
 

@@ -2,8 +2,8 @@
 
     base (here, or pulled) → is it built already? → docker build, to a log → layers
 
-The image is `sampan/<function>:<12 digits of the context's digest>` and says in its labels which context and which
-base it was made of.
+The image is `sampan/<function>:<12 digits of the context's digest>`, an endpoint's `sampan/<function>-endpoint:…`, and
+says in its labels which context and which base it was made of.
 """
 
 import re
@@ -23,10 +23,11 @@ from sampan.packaging.docker import Engine, EngineError, ImageFacts, log_tail
 from sampan.packaging.files import PackagingError
 from sampan.packaging.install import EPOCH
 from sampan.packaging.layers import Layer, read_layers
-from sampan.packaging.project import Function
 
 CACHE = Path("~/.cache/sampan/layers")
-LIMIT = 10 * 1024**3  # bytes unpacked, https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+# Bytes unpacked: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html, and what the volume of an
+# instance holds, which SageMaker says: https://docs.aws.amazon.com/sagemaker/latest/dg/large-model-inference-hosting.html
+LIMIT, ENDPOINT_LIMIT = 10 * 1024**3, 30 * 1024**3
 CONTEXT_LABEL, BASE_LABEL = "sampan.context", "sampan.base"
 MODEL_LABEL, VERSION_LABEL, STAGE_LABEL = "sampan.model", "sampan.version", "sampan.stage"
 SWEEP = 15.0  # seconds that the engine has to end an interrupted build
@@ -96,24 +97,19 @@ def build_image(
     Raises:
         InvalidInputError: a tag that Docker refuses.
         EngineError: no engine, or it stopped.
-        PackagingError: no base image, a build that failed, or over 10 GB; says where the log is.
+        PackagingError: no base image, a build that failed, or over 10 GB (of an endpoint 30); says where the log is.
     """
     if tag and not _REFERENCE.fullmatch(tag):
         raise InvalidInputError(f"'{tag}' is no name for an image; write name:tag in small letters, such as fish:1")
     found = _base(engine, context, base, log, watch)
-    reference = f"sampan/{context.function.name}:{context.digest.removeprefix('sha256:')[:12]}"
+    reference = f"sampan/{context.title}:{context.digest.removeprefix('sha256:')[:12]}"
     facts = engine.inspect(reference)
     if facts is None or not _made_of(facts, context, found):
         _build(engine, context, base, found, reference, log, watch)
         facts = engine.inspect(reference)
     if facts is None:
         raise EngineError(f"{reference} was built but is not there; was it removed meanwhile?")
-    if facts.size > LIMIT:
-        engine.output("image", "rm", reference)
-        raise PackagingError(
-            f"the image of {context.function.name} has {facts.size / 1e9:.1f} GB, over Lambda's {LIMIT / 1e9:.1f}; "
-            f"make the model smaller with: sampan compress {context.manifest.name}"
-        )
+    _check_size(engine, context, reference, facts.size)
     if tag:
         engine.output("tag", reference, tag)
     above = facts.layers[len(found.layers) :]
@@ -121,9 +117,23 @@ def build_image(
     return Image(tag or reference, facts.id, context.digest, (Layer("base", found.id, found.size, 0, None), *own))
 
 
-def build_arguments(function: Function, base: str) -> dict[str, str]:
+def build_arguments(context: Context, base: str) -> dict[str, str]:
     """The image's build arguments, which decide with the context what is in it."""
-    return {"BASE_IMAGE": base, "SNAPSTART": "Allow" if function.config.snapstart else ""}
+    if not context.shape.code:
+        return {"BASE_IMAGE": base, "MODEL": context.manifest.name}
+    if context.shape.endpoint:
+        return {"BASE_IMAGE": base}
+    return {"BASE_IMAGE": base, "SNAPSTART": "Allow" if context.function.config.snapstart else ""}
+
+
+def _check_size(engine: Engine, context: Context, reference: str, size: int) -> None:
+    whose, limit = ("an instance's", ENDPOINT_LIMIT) if context.shape.endpoint else ("Lambda's", LIMIT)
+    if size > limit:
+        engine.output("image", "rm", reference)
+        raise PackagingError(
+            f"the image of {context.title} has {size / 1e9:.1f} GB, over {whose} {limit / 1e9:.1f}; "
+            f"make the model smaller with: sampan compress {context.manifest.name}"
+        )
 
 
 def _made_of(facts: ImageFacts, context: Context, base: ImageFacts) -> bool:
@@ -133,6 +143,7 @@ def _made_of(facts: ImageFacts, context: Context, base: ImageFacts) -> bool:
 def _base(engine: Engine, context: Context, base: str, log: Path, watch: Watch | None) -> ImageFacts:
     """The base image, pulled where it is not here."""
     machine = _MACHINES[context.function.config.architecture]
+    option = "--endpoint-base-image" if context.shape.endpoint else "--base-image"
     found = engine.inspect(base)
     if found is None:
         status = _logged(engine, ["pull", "--platform", f"linux/{machine}", base], log, watch)
@@ -140,12 +151,12 @@ def _base(engine: Engine, context: Context, base: str, log: Path, watch: Watch |
         if status or found is None:
             raise PackagingError(
                 f"the base image {base} is not here and cannot be pulled ({_reason(log)}); name another with "
-                f"--base-image; the log is {log}"
+                f"{option}; the log is {log}"
             )
     if found.architecture != machine:
         raise PackagingError(
-            f"the base image {base} is for {found.architecture}, {context.function.name} wants {machine}; pull it with "
-            f"docker pull --platform linux/{machine} {base}, or name another with --base-image"
+            f"the base image {base} is for {found.architecture}, {context.title} wants {machine}; pull it with "
+            f"docker pull --platform linux/{machine} {base}, or name another with {option}"
         )
     return found
 
@@ -153,7 +164,7 @@ def _base(engine: Engine, context: Context, base: str, log: Path, watch: Watch |
 def _build(
     engine: Engine, context: Context, base: str, found: ImageFacts, reference: str, log: Path, watch: Watch | None
 ) -> None:
-    arguments = build_arguments(context.function, base)
+    arguments = build_arguments(context, base)
     labels = {CONTEXT_LABEL: context.digest, BASE_LABEL: found.id, MODEL_LABEL: context.ref, VERSION_LABEL: VERSION}
     buildx = engine.has_buildx()
     buildkit = buildx or engine.has_buildkit()
@@ -173,7 +184,7 @@ def _build(
         _sweep(engine, *before)
         raise
     if status:
-        raise PackagingError(f"{context.function.name} could not be built: {_cause(engine, log)}; the log is {log}")
+        raise PackagingError(f"{context.title} could not be built: {_cause(engine, log)}; the log is {log}")
 
 
 def _listed(engine: Engine, *what: str) -> set[str]:

@@ -56,6 +56,9 @@ UNUSED = (
         )
     ),
 )
+# botocore describes every service of AWS, in 28 MB. Where the lock brings boto3, so that a function asks an endpoint,
+# these stay: the endpoint's, those that credentials come from, and those that a function's own pipeline mostly asks.
+SERVICES = ("sagemaker-runtime", "sts", "sso", "sso-oidc", "kms", "s3", "dynamodb", "secretsmanager", "ssm")
 # Anywhere: tests, stubs, headers, static libraries, caches.
 UNUSED_FOLDERS = {"__pycache__", "tests", "pkgconfig", "include"}
 UNUSED_ENDINGS = (".pyi", ".pyx", ".pxd", ".pxi", ".h", ".hpp", ".a", ".pyc", "py.typed")
@@ -136,6 +139,7 @@ def trim(target: Path) -> None:
     for pattern in UNUSED:
         for path in target.glob(pattern):
             _remove(path)
+    _trim_services(target)
     for folder, names, files in os.walk(target, topdown=True):
         here = Path(folder)
         for name in [name for name in names if name in UNUSED_FOLDERS]:
@@ -147,6 +151,17 @@ def trim(target: Path) -> None:
     for empty in sorted((path for path in target.rglob("*") if path.is_dir()), reverse=True):
         if not any(empty.iterdir()):
             empty.rmdir()
+
+
+def _trim_services(target: Path) -> None:
+    """Of boto3 and botocore the services that a function asks; files beside them hold for all of them."""
+    if not (target / "boto3").is_dir():
+        return
+    for path in target.glob("boto*/data/*/"):
+        if path.is_dir() and path.name not in SERVICES:
+            _remove(path)
+    for path in (*target.glob("botocore/data/*/*/examples-1.json*"), *target.glob("boto3/examples")):
+        _remove(path)
 
 
 def strip(target: Path) -> None:

@@ -51,15 +51,16 @@ def read_layers(engine: Engine, context: Context, image: str, own: Sequence[str]
     Args:
         context: that the image was made of.
         image: its id.
-        own: diff ids above the base: dependencies, code, model.
+        own: diff ids above the base: dependencies, code, model; of a base that has the first two, model alone.
         cache: where measures stay.
 
     Raises:
         EngineError: the engine does not give the image's files, or it is not one of ours.
     """
-    digests = dict(zip(OWN, (digest for digest in own if digest != _EMPTY), strict=False))
-    if len(digests) < len(OWN):
-        raise EngineError(f"the image {image} has {len(digests)} layers on its base, not {len(OWN)}; build it anew")
+    kinds = OWN if context.shape.code else OWN[-1:]
+    digests = dict(zip(kinds, (digest for digest in own if digest != _EMPTY), strict=False))
+    if len(digests) < len(kinds):
+        raise EngineError(f"the image {image} has {len(digests)} layers on its base, not {len(kinds)}; build it anew")
     return tuple(
         _cached(cache, digest) or _kept(cache, _measured(engine, context, image, kind, digest))
         for kind, digest in digests.items()

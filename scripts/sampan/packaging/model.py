@@ -29,6 +29,7 @@ MAPPED_FROM = 8_000_000  # bytes of a model from which its weights are external 
 SMALLEST_WEIGHT = 1024  # bytes; smaller ones stay in the model file
 GROWTH, GROWTH_BYTES = 1.2, 2_000_000  # an optimised model may grow by one of these
 REPLAYED = 50  # golden samples at most, spread over all of them
+PROVING = 16  # golden samples, the first ones, that prove whether rows may run together
 LEVEL = "extended"  # the highest that is the same on every CPU
 DATA_ENDING = ".data"
 # https://github.com/microsoft/onnxruntime/blob/main/include/onnxruntime/core/session/onnxruntime_session_options_config_keys.h
@@ -43,6 +44,7 @@ def prepare_model(
     golden: int = 0,
     key: Path | str | None = None,
     runtime: str | None = None,
+    optimise: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Manifest:
     """Write the version as a function carries it.
@@ -53,6 +55,8 @@ def prepare_model(
         golden: golden samples that go with it, for a check at each cold start.
         key: seals the model: a key file, or `kms:` with a key's ARN.
         runtime: the function's onnxruntime; where another one runs here, the graph is not optimised offline.
+        optimise: optimise the graph offline, for a CPU. Fusions for one may be such as no GPU has, so that a graph for
+            another device is optimised by it, at load.
         say: gets a sentence for the person.
 
     Returns:
@@ -68,7 +72,8 @@ def prepare_model(
         copy_plain(version.folder / path, into / path)
     check_files(into, msgspec.structs.replace(source, files=source.artefact))
     try:
-        needs = source.needs if is_packed(into / source.model) else _store(into, source, runtime, say or _silent)
+        kept = is_packed(into / source.model)
+        needs = source.needs if kept else _store(into, source, runtime, say or _silent, optimise=optimise)
         manifest = _manifest(into, msgspec.structs.replace(source, needs=needs, report=None))
         _prove(into, manifest, version.golden())
     except ModelError as error:
@@ -90,18 +95,18 @@ def _silent(sentence: str) -> None:
     """Nobody listens."""
 
 
-def _store(folder: Path, source: Manifest, runtime: str | None, say: Callable[[str], None]) -> Needs:
+def _store(folder: Path, source: Manifest, runtime: str | None, say: Callable[[str], None], *, optimise: bool) -> Needs:
     """Rewrite the model file in place; gives what it needs at load."""
     model = folder / source.model
     files = [source.model, *read_graph(model).external]
     before = sum((folder / name).stat().st_size for name in files)
     here = metadata.version("onnxruntime")
-    if runtime not in (None, here):
+    if optimise and runtime not in (None, here):
         say(
             f"{source.ref} is not optimised offline: the function has onnxruntime {runtime}, here is {here}; "
             f"pip install onnxruntime=={runtime}"
         )
-    elif _optimise(folder, source, files, before):
+    elif optimise and _optimise(folder, source, files, before):
         level = "all" if _has_convolutions(model) else "none"
         return msgspec.structs.replace(source.needs, optimization=level)
     if before >= MAPPED_FROM and len(files) == 1:

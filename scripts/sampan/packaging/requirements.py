@@ -13,6 +13,10 @@ from sampan.contract.manifest import Manifest
 
 LOCKS = "layers/handler"
 RUNTIME, CLIENT = "requirements.txt", "extras/client.txt"
+REMOTE, ENDPOINT, GPU = "remote", "endpoint", "gpu"  # extras of a heavy model's function, and of its endpoint
+_INSTEAD = {
+    "onnxruntime-gpu": "onnxruntime"
+}  # both are the package onnxruntime; the one that was installed last counts
 _SOURCES = Path(__file__).parents[3]  # of an editable install
 _START = re.compile(r"^([A-Za-z0-9][\w.-]*)==([^\s;\\]+)\s*(;[^\\]*)?")
 
@@ -23,14 +27,21 @@ def needed_extras(config: FunctionConfig, manifest: Manifest) -> tuple[str, ...]
     return tuple(sorted({*manifest.needs.extras, *config.extras, *trace}))
 
 
-def runtime_lock(project: Path, extras: Iterable[str]) -> str:
-    """One lock of the runtime and some extras.
+def endpoint_extras(config: FunctionConfig, manifest: Manifest) -> tuple[str, ...]:
+    """Extras of the container of the function's endpoint, sorted."""
+    device = (GPU,) if config.endpoint.gpu else ()
+    return tuple(sorted({*manifest.needs.extras, *config.extras, ENDPOINT, *device}))
+
+
+def runtime_lock(project: Path, extras: Iterable[str], without: Iterable[str] = ()) -> str:
+    """One lock of the runtime and some extras, without some packages.
 
     Raises:
         InvalidInputError: an extra without a lock, or locks that disagree.
     """
     names = [RUNTIME, *(f"extras/{extra}.txt" for extra in extras)]
-    return merge_locks({name: find_shared(project, f"{LOCKS}/{name}").read_text("utf-8") for name in names})
+    locks = {name: find_shared(project, f"{LOCKS}/{name}").read_text("utf-8") for name in names}
+    return merge_locks(locks, frozenset(without))
 
 
 def client_lock(project: Path) -> str:
@@ -56,8 +67,8 @@ def find_shared(project: Path, path: str) -> Path:
     return found
 
 
-def merge_locks(locks: Mapping[str, str]) -> str:
-    """Locks by name as one, sorted by package.
+def merge_locks(locks: Mapping[str, str], without: frozenset[str] = frozenset()) -> str:
+    """Locks by name as one, sorted by package; the GPU's onnxruntime stands in the place of the CPU's.
 
     Raises:
         InvalidInputError: two of them want different versions of a package; names all three.
@@ -73,7 +84,8 @@ def merge_locks(locks: Mapping[str, str]) -> str:
                     f"{origin[package]} and {name} of {LOCKS} want different versions of {package} "
                     f"({_wanted(first[0])} and {_wanted(entries[0])}); write both anew with scripts/lock"
                 )
-    return "".join(entry for package in sorted(merged) for entry in merged[package])
+    left_out = without.union(_INSTEAD[package] for package in merged if package in _INSTEAD)
+    return "".join(entry for package in sorted(merged.keys() - left_out) for entry in merged[package])
 
 
 def locked_version(lock: str, package: str) -> str | None:

@@ -13,7 +13,8 @@ from sampan.contract.manifest import Manifest
 from sampan.packaging.budgets import MEGABYTE, Item
 from sampan.serving.repository import MANIFEST, read_manifest
 
-_ROOTS = frozenset(("opt", "python", "var", "task"))  # folders that are places, not names
+_ROOTS = frozenset(("opt", "ml", "python", "var", "task"))  # folders that are places, not names
+_VERSIONS = frozenset(("models", "model", "fallback"))  # folders that hold versions
 _DIST_INFO = ".dist-info"
 # Distributions whose top-level names are not theirs
 _OWNERS = {
@@ -65,7 +66,8 @@ def _what(path: PurePosixPath, owners: Mapping[str, str], models: Mapping[PurePo
     """Name and kind of the part that a file belongs to."""
     for place, manifest in models.items():
         if path.is_relative_to(place):
-            return _of_version(path.relative_to(place).as_posix(), manifest), "model"
+            name = _of_version(path.relative_to(place).as_posix(), manifest)
+            return f"fallback's {name}" if _top(place) == "fallback" else name, "model"
     top = _top(path)
     if top == "sampan":
         return "Sampan", "code"
@@ -86,11 +88,11 @@ def _of_version(path: str, manifest: Manifest) -> str:
 
 
 def _models(folder: Path) -> dict[PurePosixPath, Manifest]:
-    """Version folders inside the tree: the tree itself, or below its `models`."""
+    """Version folders inside the tree: the tree itself, or where a function, its endpoint or Triton has them."""
     found: dict[PurePosixPath, Manifest] = {}
     for path in folder.rglob(MANIFEST):
         place = PurePosixPath(path.parent.relative_to(folder).as_posix())
-        if not place.parts or _top(place) == "models":
+        if not place.parts or _top(place) in _VERSIONS:
             found[place] = read_manifest(path.parent)
     return found
 

@@ -17,7 +17,7 @@ ApiKind = Literal["rest", "http"]
 
 HANDLER = "sampan.serving.function.handler"
 TEMP_STORAGE = 512  # MB of /tmp, as Lambda gives without extra cost
-API, FUNCTION, LAYER = "Api", "Function", "Layer"  # logical ids
+API, FUNCTION, LAYER, ENDPOINT = "Api", "Function", "Layer", "Endpoint"  # logical ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +63,12 @@ def sam_template(
         properties |= {"PackageType": "Zip", "Runtime": runtime, "Handler": HANDLER, "Layers": [{"Ref": LAYER}]}
         properties["CodeUri"] = _relative(artefact.code, folder)
         resources[LAYER] = _layer(artefact.layer, function, runtime, folder)
+    parameters = {"Parameters": {ENDPOINT: _ENDPOINT}} if function.config.heavy else {}
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Transform": "AWS::Serverless-2016-10-31",
         "Description": function.config.description or f"{function.name}, packaged by sampan",
+        **parameters,
         "Resources": resources,
         "Outputs": {"Url": {"Value": {"Fn::Sub": _URLS[api]}}},
     }
@@ -95,6 +97,14 @@ def write_template(
     return replace_file(path, json.dumps(template, indent=2).encode() + b"\n")
 
 
+_ENDPOINT = {"Type": "String", "Description": "Name of the SageMaker endpoint that runs the model"}
+_INVOKE = {
+    "Effect": "Allow",
+    "Action": "sagemaker:InvokeEndpoint",
+    "Resource": {
+        "Fn::Sub": f"arn:${{AWS::Partition}}:sagemaker:${{AWS::Region}}:${{AWS::AccountId}}:endpoint/${{{ENDPOINT}}}"
+    },
+}
 _URLS = {
     "rest": f"https://${{{API}}}.execute-api.${{AWS::Region}}.${{AWS::URLSuffix}}/live/",
     "http": f"https://${{{API}}}.execute-api.${{AWS::Region}}.${{AWS::URLSuffix}}/",
@@ -113,6 +123,9 @@ def _function(function: Function, variables: Mapping[str, str], api: ApiKind) ->
     }
     if config.trace:
         properties["Tracing"] = "Active"
+    if config.heavy:
+        properties["Environment"]["Variables"].setdefault("SAMPAN_ENDPOINT", {"Ref": ENDPOINT})
+        properties["Policies"] = [{"Statement": [_INVOKE]}]
     if config.snapstart:  # snapshots are taken of published versions alone
         properties |= {"SnapStart": {"ApplyOn": "PublishedVersions"}, "AutoPublishAlias": "live"}
     return {"Type": "AWS::Serverless::Function", "Properties": properties}
