@@ -231,6 +231,7 @@ def test_configurations_by_tag_the_newest_first():
                 {"EndpointConfigName": name, "EndpointConfigArn": arn + name} for name in ("New", "Old", "No")
             ]
         },
+        describe_endpoint={"EndpointStatus": "InService", "ProductionVariants": [{"DesiredInstanceCount": 3}]},
         update_endpoint={},
     )
     tagging = Client(
@@ -240,7 +241,27 @@ def test_configurations_by_tag_the_newest_first():
     said = {"sampan:endpoint": "e", "sampan:model": "m:1 x"}
     assert endpoints.configurations("sampan:endpoint", "e") == [Configuration("New", said), Configuration("Old", said)]
     endpoints.update("e", "New")
-    assert sagemaker.asked[-1][1]["RetainDeploymentConfig"] is True
+    asked = sagemaker.asked[-1][1]
+    assert asked["RetainDeploymentConfig"] is True
+    assert asked["RetainAllVariantProperties"] is True
+    assert "ExcludeRetainedVariantProperties" not in asked
+
+
+def test_an_endpoint_that_sleeps_wakes_for_its_update_and_one_that_bakes_says_so():
+    sagemaker = Client(
+        describe_endpoint={
+            "EndpointStatus": "Updating",
+            "EndpointConfigName": "Old",
+            "ProductionVariants": [{"DesiredInstanceCount": 0}],
+            "PendingDeploymentSummary": {"ProductionVariants": [{"VariantStatus": [{"Status": "Baking"}]}]},
+        },
+        update_endpoint={},
+    )
+    endpoints = SageMakerEndpoints(Written(sagemaker=sagemaker))
+    assert endpoints.endpoint("e") == Endpoint("Updating", "Old", baking=True)
+    endpoints.update("e", "New")
+    excluded = sagemaker.asked[-1][1]["ExcludeRetainedVariantProperties"]
+    assert excluded == [{"VariantPropertyType": "DesiredInstanceCount"}]
 
 
 def test_a_component_keeps_what_it_asks_for():

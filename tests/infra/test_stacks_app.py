@@ -51,6 +51,13 @@ def test_stacks_wait_for_those_that_they_need_and_import_nothing(stage: Callable
         assert "Fn::ImportValue" not in json.dumps(templates.of(part))
 
 
+def test_an_endpoint_is_there_before_the_function_that_asks_it(stage: Callable[..., Templates]):
+    templates = stage({"big": HEAVY})
+    artefacts = json.loads((templates.folder / "manifest.json").read_bytes())["artifacts"]
+    assert "sampan-dev-Gpu" in artefacts["sampan-dev-Serve"]["dependencies"]
+    assert "sampan-dev-Store" in artefacts["sampan-dev-Gpu"]["dependencies"]
+
+
 def test_everything_is_tagged_with_project_and_stage(templates: Templates):
     for kind in ("S3::Bucket", "KMS::Key"):
         for properties in templates.all("Store", kind):

@@ -8,7 +8,7 @@ from typing import Any
 import aws_cdk
 import msgspec
 import pytest
-from aws_cdk.assertions import Match, Template
+from aws_cdk.assertions import Annotations, Match, Template
 from test_stacks_rollout import actions, resources
 
 from sampan.contract.errors import InvalidInputError
@@ -21,22 +21,38 @@ from sampan.stacks.nag import check
 pytestmark = pytest.mark.infra
 
 DIGEST = "sha256:" + "ab" * 32
-RECORD = {"model": "bert:3", "manifest": DIGEST, "arguments": {"BASE_IMAGE": "debian:12"}}
+FRONT = "sha256:" + "cd" * 32
+RECORD = {
+    "model": "bert:3",
+    "manifest": FRONT,
+    "arguments": {"BASE_IMAGE": "python:3.12"},
+    "endpoint": {"manifest": DIGEST, "arguments": {"BASE_IMAGE": "debian:12"}, "engine": "sampan"},
+}
 REAL_TIME = 'placement = "sagemaker"\n[endpoint]\ninstance = "ml.g5.xlarge"\nmin = 2\nmax = 4\n[budgets]\np95_ms = 80\n'
 QUEUE = 'placement = "sagemaker-async"\n[endpoint]\ninstance = "ml.c6i.xlarge"\nmax_concurrency = 7\n'
+BATCHED = """placement = "sagemaker"
+golden_check = 3
+[environment]
+SPEED = "high"
+[endpoint]
+batch = 32
+batch_delay_ms = 5
+sessions = 2
+"""
 FROM_ZERO = 'placement = "sagemaker"\n[endpoint]\nscale_to_zero = true\nmemory = 9000\n'
 CANARY = {"rollout": {"kind": "canary", "percent": 20, "minutes": 10}}
 
 
-def project(folder: Path, toml: str, stage: dict[str, Any], packaged: bool = True) -> Path:
+def project(folder: Path, toml: str, stage: dict[str, Any], packaged: bool | dict[str, Any] = True) -> Path:
     (folder / "cdk.json").write_text(json.dumps({"context": {"project": "sampan", "stages": {"dev": stage}}}))
     (folder / "functions" / "bert").mkdir(parents=True)
     (folder / "functions" / "bert" / "function.toml").write_text(f'model = "bert"\n{toml}')
     if packaged:
-        context = folder / "build" / "functions" / "bert" / "context"
-        context.mkdir(parents=True)
-        (context / "Dockerfile").write_text("FROM scratch\n")
-        (context.parent / "package.json").write_text(json.dumps(RECORD))
+        built = folder / "build" / "functions" / "bert"
+        for context in ("context", "endpoint"):
+            (built / context).mkdir(parents=True)
+            (built / context / "Dockerfile").write_text(f"FROM {context}\n")
+        (built / "package.json").write_text(json.dumps(RECORD if packaged is True else packaged))
     return folder
 
 
@@ -46,16 +62,21 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Template]:
     made: dict[str, Template] = {}
 
     def template(
-        toml: str, stage: dict[str, Any] | None = None, packaged: bool = True, strict: bool = False
+        toml: str,
+        stage: dict[str, Any] | None = None,
+        packaged: bool | dict[str, Any] = True,
+        strict: bool = False,
     ) -> Template:
         key = repr((toml, stage, packaged, strict))
         if key not in made:
-            app = aws_cdk.App(analytics_reporting=False, builtin_cloud_formation_validation=False)
             folder = tmp_path_factory.mktemp("project")
+            out = str(folder / "cdk.out")
+            app = aws_cdk.App(analytics_reporting=False, builtin_cloud_formation_validation=False, outdir=out)
             stack = GpuStack(app, read_project(project(folder, toml, stage or {}, packaged)))
             if strict:
                 check(app)
             made[key] = Template.from_stack(stack)
+            made[key].folder, made[key].stack = Path(out), stack
         return made[key]
 
     return template
@@ -91,6 +112,49 @@ class TestRealTime:
         assert model["EnableNetworkIsolation"] is True
         assert model["PrimaryContainer"]["Environment"]["SAMPAN_MANIFEST_DIGEST"] == DIGEST
         assert {"Key": "sampan:model", "Value": f"bert:3 {DIGEST}"} in model["Tags"]
+
+    def test_the_image_is_the_endpoints_own(self, build):
+        """The front's context and arguments make the Lambda function's image."""
+        template = build(REAL_TIME)
+        (folder,) = template.folder.glob("asset.*")
+        assert (folder / "Dockerfile").read_text() == "FROM endpoint\n"
+        (image,) = json.loads(next(template.folder.glob("*.assets.json")).read_bytes())["dockerImages"].values()
+        assert image["source"]["dockerBuildArgs"] == {"BASE_IMAGE": "debian:12"}
+        assert image["source"]["platform"] == "linux/amd64"
+
+    def test_the_container_is_told_what_its_function_says(self, build):
+        environment = only(build(BATCHED), "AWS::SageMaker::Model")["Properties"]["PrimaryContainer"]["Environment"]
+        assert environment == {
+            "POWERTOOLS_SERVICE_NAME": "sampan-dev-bert",
+            "SAMPAN_MANIFEST_DIGEST": DIGEST,
+            "SAMPAN_BATCH": "32",
+            "SAMPAN_BATCH_DELAY_MS": "5",
+            "SAMPAN_SESSIONS": "2",
+            "SAMPAN_PROVIDER": "cuda",
+            "SAMPAN_GOLDEN_CHECK": "3",
+            "SPEED": "high",
+        }
+
+    def test_triton_is_told_in_its_own_words(self, build):
+        template = build('placement = "sagemaker"\n[environment]\nA = "b"\n[endpoint]\nengine = "triton"\n')
+        environment = only(template, "AWS::SageMaker::Model")["Properties"]["PrimaryContainer"]["Environment"]
+        assert environment == {"SAGEMAKER_TRITON_DEFAULT_MODEL_NAME": "bert", "A": "b"}
+
+    @pytest.mark.parametrize(
+        ("toml", "ami"),
+        [
+            (REAL_TIME, "al2023-ami-sagemaker-inference-gpu-4-1"),
+            (FROM_ZERO, "al2023-ami-sagemaker-inference-gpu-4-1"),
+            (QUEUE, None),
+        ],
+    )
+    def test_gpus_have_a_driver_for_the_images_cuda(self, build, toml, ami):
+        config = only(build(toml), "AWS::SageMaker::EndpointConfig")["Properties"]
+        assert config["ProductionVariants"][0].get("InferenceAmiVersion") == ami
+
+    def test_what_scaling_counted_stays_when_the_configuration_changes(self, build):
+        endpoint = only(build(REAL_TIME), "AWS::SageMaker::Endpoint")["Properties"]
+        assert endpoint["RetainAllVariantProperties"] is True
 
     def test_the_configuration_has_its_instances(self, build):
         config = only(build(REAL_TIME), "AWS::SageMaker::EndpointConfig")["Properties"]
@@ -199,6 +263,19 @@ class TestRealTime:
 
 
 class TestAsynchronous:
+    def test_the_api_does_not_serve_it_and_synthesis_says_so(self, build):
+        template = build(QUEUE)
+        warned = Annotations.from_stack(template.stack).find_warning("*", Match.any_value())
+        (words,) = [entry.entry.data for entry in warned]
+        assert "the API does not serve bert" in words
+        assert "async/bert/in/" in words
+        assert "ask sampan-dev-bert with InvokeEndpointAsync" in words
+
+    def test_bodies_may_be_as_large_as_there(self, build):
+        environment = only(build(QUEUE), "AWS::SageMaker::Model")["Properties"]["PrimaryContainer"]["Environment"]
+        assert environment["SAMPAN_MAX_PAYLOAD"] == "1000000000"
+        assert environment["SAMPAN_PROVIDER"] == "cpu"
+
     def test_answers_go_to_its_own_prefix_and_are_told(self, build):
         template = build(QUEUE)
         config = only(template, "AWS::SageMaker::EndpointConfig")["Properties"]
@@ -305,6 +382,31 @@ def wakes(template: Template, metric: str, dimension: str) -> None:
             "AlarmActions": [{"Fn::GetAtt": [name, "Arn"]}],
         },
     )
+
+
+def test_what_an_older_sampan_packaged_is_packaged_again(build):
+    old = {name: value for name, value in RECORD.items() if name != "endpoint"}
+    with pytest.raises(InvalidInputError, match=r"its endpoint is not packaged; run: sampan package bert"):
+        build(REAL_TIME, packaged=old)
+
+
+def test_gpus_that_cuda_13_does_not_know_are_refused(build):
+    with pytest.raises(InvalidInputError, match=r"ml\.p3\.2xlarge are older than CUDA 13 takes; set"):
+        build('placement = "sagemaker"\n[endpoint]\ninstance = "ml.p3.2xlarge"\n')
+
+
+def test_a_sealed_model_is_refused_where_no_key_reaches_it(tmp_path):
+    folder = project(tmp_path, REAL_TIME, {})
+    version = folder / "build/functions/bert/endpoint/model/opt/models/bert"
+    version.mkdir(parents=True)
+    sealed = {"kind": "aes-256-gcm", "file": "model.onnx.sealed", "key": "kms:arn", "wrapped": ""}
+    golden = {"file": "golden.npz", "count": 0, "source": "given"}
+    plain = {"name": "bert", "version": 3, "digest": DIGEST, "created": "", "model": "model.onnx", "golden": golden}
+    plain |= {"files": {}, "inputs": [], "outputs": [], "opset": {}, "operators": {}}
+    (version / "manifest.json").write_text(json.dumps({**plain, "sealed": sealed}))
+    app = aws_cdk.App(analytics_reporting=False, outdir=str(tmp_path / "cdk.out"))
+    with pytest.raises(InvalidInputError, match="is sealed, and its endpoint, which has no network, reaches no key"):
+        GpuStack(app, read_project(folder))
 
 
 def test_what_is_not_packaged_cannot_be_deployed(build):

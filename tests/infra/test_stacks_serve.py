@@ -139,6 +139,25 @@ def test_a_heavy_models_function_invokes_its_own_endpoint(stage: Callable[..., T
     assert [resource for resource in allowed if "sagemaker" in resource] == [endpoint]
 
 
+def test_a_heavy_models_function_is_told_its_endpoint(stage: Callable[..., Templates]):
+    templates = stage({"plain": PLAIN, "big": HEAVY})
+    told = {
+        each["FunctionName"]: each["Environment"]["Variables"] for each in templates.all("Serve", "Lambda::Function")
+    }
+    assert told["sampan-dev-big"]["SAMPAN_ENDPOINT"] == "sampan-dev-big"
+    assert "SAMPAN_COMPONENT" not in told["sampan-dev-big"]
+    assert "SAMPAN_ENDPOINT" not in told["sampan-dev-plain"]
+
+
+def test_one_from_zero_asks_its_inference_component(stage: Callable[..., Templates]):
+    templates = stage({"big": f"{HEAVY}[endpoint]\nscale_to_zero = true\n"})
+    (function,) = templates.all("Serve", "Lambda::Function")
+    assert function["Environment"]["Variables"]["SAMPAN_COMPONENT"] == "sampan-dev-big"
+    arn = "arn:<AWS::Partition>:sagemaker:<AWS::Region>:<AWS::AccountId>:{}/sampan-dev-big"
+    allowed = granted(templates)
+    assert allowed[arn.format("endpoint")] == allowed[arn.format("inference-component")] == {"sagemaker:InvokeEndpoint"}
+
+
 def test_a_sealed_model_is_opened_by_its_key_alone(packaged: Path, tmp_path: Path):
     key = "arn:aws:kms:eu-west-1:123456789012:key/1234"
     shutil.copytree(packaged, tmp_path / "sealed")

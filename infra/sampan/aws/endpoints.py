@@ -18,11 +18,15 @@ _UNKNOWN = "could not find"  # the only mark of the ValidationException for what
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """What serves: SageMaker's status, name of the configuration (or model) that it has, and why it failed."""
+    """What serves: SageMaker's status, name of the configuration (or model) that it has, and why it failed.
+
+    `baking`: an update has moved traffic to its new fleet, and the old one waits whether an alarm rings.
+    """
 
     status: str
     configuration: str
     reason: str = ""
+    baking: bool = False
 
     @property
     def ready(self) -> bool:
@@ -67,15 +71,26 @@ class SageMakerEndpoints:
         told = _described(f"reading the endpoint {name}", self._client.describe_endpoint, EndpointName=name)
         if told is None:
             return None
-        return Endpoint(told["EndpointStatus"], told.get("EndpointConfigName", ""), told.get("FailureReason", ""))
+        status, configuration = told["EndpointStatus"], told.get("EndpointConfigName", "")
+        return Endpoint(status, configuration, told.get("FailureReason", ""), _baking(told))
 
     def configurations(self, tag: str, value: str) -> list[Configuration]:
         return list(_tagged(self._session, "EndpointConfig", "endpoint-config", tag, value))
 
     def update(self, name: str, configuration: str) -> None:
+        """Also with the number of instances that scaling has given it; where that is none, with the configuration's:
+        what nobody starts is proven by nobody.
+        """
+        told = _described(f"reading the endpoint {name}", self._client.describe_endpoint, EndpointName=name) or {}
+        asleep = any(variant.get("DesiredInstanceCount") == 0 for variant in told.get("ProductionVariants", ()))
+        own = {"ExcludeRetainedVariantProperties": [{"VariantPropertyType": "DesiredInstanceCount"}]} if asleep else {}
         with asked(f"giving the endpoint {name} the configuration {configuration}"):
             self._client.update_endpoint(
-                EndpointName=name, EndpointConfigName=configuration, RetainDeploymentConfig=True
+                EndpointName=name,
+                EndpointConfigName=configuration,
+                RetainDeploymentConfig=True,
+                RetainAllVariantProperties=True,
+                **own,
             )
 
     @property
@@ -114,6 +129,12 @@ class SageMakerComponents:
     @property
     def _client(self) -> Any:
         return self._session.client("sagemaker")
+
+
+def _baking(told: dict[str, Any]) -> bool:
+    """Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ProductionVariantStatus.html"""
+    variants = told.get("PendingDeploymentSummary", {}).get("ProductionVariants", ())
+    return any(each.get("Status") == "Baking" for variant in variants for each in variant.get("VariantStatus", ()))
 
 
 def _described(what: str, describe: Any, **name: str) -> dict[str, Any] | None:

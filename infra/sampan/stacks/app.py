@@ -12,7 +12,14 @@ from aws_cdk import App, Environment, Stack, Tags
 from sampan.stacks.config import Project
 
 # a stack, and those that must be there before it
-NEEDS = {"Store": (), "Serve": (), "Api": ("Serve",), "Gpu": ("Store",), "Rollout": ("Serve",), "Observe": ("Api",)}
+NEEDS: dict[str, tuple[str, ...]] = {
+    "Store": (),
+    "Gpu": ("Store",),
+    "Serve": ("Gpu",),  # where there is one: a function that is there answers
+    "Api": ("Serve",),
+    "Rollout": ("Serve",),
+    "Observe": ("Api",),
+}
 
 
 def add_stacks(app: App, project: Project) -> dict[str, Stack]:
@@ -21,7 +28,8 @@ def add_stacks(app: App, project: Project) -> dict[str, Stack]:
     for part in _parts(project):
         stack = _kind(part)(app, project, env=_environment(project))
         for needed in NEEDS[part]:
-            stack.add_stack_dependency(stacks[needed])
+            if needed in stacks:
+                stack.add_stack_dependency(stacks[needed])
         stacks[part] = stack
     Tags.of(app).add("sampan:project", project.names.project)
     Tags.of(app).add("sampan:stage", project.names.stage)
@@ -29,9 +37,10 @@ def add_stacks(app: App, project: Project) -> dict[str, Stack]:
 
 
 def _parts(project: Project) -> Iterator[str]:
-    yield from ("Store", "Serve", "Api")
+    yield "Store"
     if any(function.heavy for function in project.functions):
         yield "Gpu"
+    yield from ("Serve", "Api")
     if project.config.rollout.kind == "canary":
         yield "Rollout"
     yield "Observe"

@@ -7,7 +7,7 @@ from aws_cdk.aws_ecr_assets import Platform
 from constructs import Construct
 
 from sampan.contract.errors import InvalidInputError
-from sampan.stacks.config import Deployable
+from sampan.stacks.config import Deployable, PackagedEndpoint
 from sampan.stacks.names import logical
 
 UNBUILT = Path(__file__).parent / "unbuilt"
@@ -29,6 +29,26 @@ def made(deployable: Deployable, what: str) -> Path:
 def image_folder(deployable: Deployable) -> Path:
     """What the function's image is built from; where it is not packaged, a folder that cannot be built."""
     return made(deployable, "context") if deployable.packaged else UNBUILT
+
+
+def endpoint_folder(deployable: Deployable) -> Path:
+    """What the image of its endpoint is built from; where it is not packaged, a folder that cannot be built."""
+    return made(deployable, "endpoint") if packaged_endpoint(deployable) else UNBUILT
+
+
+def packaged_endpoint(deployable: Deployable) -> PackagedEndpoint | None:
+    """What is packaged of a heavy function's endpoint; None where nothing is packaged.
+
+    Raises:
+        InvalidInputError: the function was packaged without one.
+    """
+    packaged = deployable.packaged
+    if packaged is None or packaged.endpoint:
+        return packaged.endpoint if packaged else None
+    raise InvalidInputError(
+        f"{deployable.name} was packaged by an older Sampan or for another placement, so its endpoint is not packaged; "
+        f"run: sampan package {deployable.name}"
+    )
 
 
 def refuse_deployment(scope: Construct, deployable: Deployable) -> None:

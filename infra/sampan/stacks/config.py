@@ -182,11 +182,18 @@ class StageConfig(Options):
     observe: ObserveOptions = ObserveOptions()
 
 
+class PackagedEndpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """What it wrote of a heavy function's endpoint: `manifest` is the digest of the whole version's manifest.json."""
+
+    manifest: str
+    arguments: dict[str, str] = {}
+
+
 class Packaged(msgspec.Struct, frozen=True, kw_only=True):
     """What `sampan package` wrote into package.json, as far as a stack needs it.
 
     `arguments` are the image's build arguments, `manifest` the digest of the packaged version's manifest.json,
-    `settled` what the placement `auto` became.
+    `settled` what the placement `auto` became, `endpoint` the other artefact of a heavy function.
     """
 
     model: str
@@ -194,6 +201,7 @@ class Packaged(msgspec.Struct, frozen=True, kw_only=True):
     arguments: dict[str, str] = {}
     image: str | None = None
     settled: dict[str, Any] = {}
+    endpoint: PackagedEndpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +209,8 @@ class Deployable:
     """A function of the project on this stage.
 
     Attributes:
-        folder: where `sampan package` puts what it makes: `context/`, `function.zip`, `layer.zip`, `golden.json`.
+        folder: where `sampan package` puts what it makes: `context/`, `endpoint/`, `function.zip`, `layer.zip`,
+            `golden.json`.
         packaged: None: not packaged yet; its stack then refuses to be deployed.
         manifest: of the packaged version.
     """
@@ -227,6 +236,22 @@ class Deployable:
     def heavy(self) -> bool:
         """Whether a SageMaker endpoint runs it."""
         return self.config.heavy
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether that endpoint takes requests from S3 alone."""
+        return self.config.placement == "sagemaker-async"
+
+    @property
+    def from_zero(self) -> bool:
+        """Whether its model is an inference component, which comes and goes."""
+        return self.heavy and self.config.endpoint.scale_to_zero and not self.asynchronous
+
+    @property
+    def sealed_endpoint(self) -> bool:
+        """Whether the model in its endpoint's image is encrypted."""
+        file = self.folder / "endpoint/model/opt/models" / self.model / "manifest.json"
+        return file.is_file() and decode_manifest(file.read_bytes(), str(file)).sealed is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from aws_cdk import (
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
-from sampan.stacks.artefact import PLATFORMS, UNBUILT, image_folder, made, refuse_deployment
+from sampan.stacks.artefact import PLATFORMS, UNBUILT, image_folder, made, packaged_endpoint, refuse_deployment
 from sampan.stacks.config import MAX_BODY, Deployable, Project
 from sampan.stacks.logs import Logs
 from sampan.stacks.nag import RUNTIME_OF_THE_LAYER, accept
@@ -40,6 +40,8 @@ class ModelFunction(Construct):
         self._project, self._deployable = project, deployable
         if deployable.packaged is None:
             refuse_deployment(self, deployable)
+        if deployable.heavy:
+            packaged_endpoint(deployable)  # a front of another placement has a model of its own
         self.function = self._function()
         if deployable.config.placement == "lambda-zip":
             accept(self.function, "AwsSolutions-L1", RUNTIME_OF_THE_LAYER)
@@ -104,6 +106,10 @@ class ModelFunction(Construct):
         variables = {"POWERTOOLS_SERVICE_NAME": self._project.names.function(deployable.name)}
         if deployable.packaged:
             variables["SAMPAN_MANIFEST_DIGEST"] = deployable.packaged.manifest
+        if deployable.heavy:
+            variables["SAMPAN_ENDPOINT"] = self._project.names.endpoint(deployable.name)
+        if deployable.from_zero:
+            variables["SAMPAN_COMPONENT"] = self._project.names.endpoint(deployable.name)
         if api.max_body != MAX_BODY:
             variables["SAMPAN_MAX_PAYLOAD"] = str(api.max_body)
         if api.kind == "rest" and api.cors:  # an HTTP API says it itself

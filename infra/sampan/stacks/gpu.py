@@ -6,13 +6,14 @@ As with Lambda's aliases, a deployment brings a configuration and traffic stays:
 is live, and `sampan promote` moves the endpoint to the new one under its deployment policy. Configurations and models
 that are replaced stay, so that a rollback finds them.
 
-Sources: https://docs.aws.amazon.com/sagemaker/latest/dg/deployment-guardrails.html, async-inference.html and
-endpoint-auto-scaling-zero-instances.html
+Sources: https://docs.aws.amazon.com/sagemaker/latest/dg/deployment-guardrails.html, async-inference.html,
+endpoint-auto-scaling-zero-instances.html and inference-gpu-drivers.html
 """
 
 from typing import Any
 
 from aws_cdk import (
+    Annotations,
     CfnCondition,
     CfnDeletionPolicy,
     CfnOutput,
@@ -31,7 +32,7 @@ from aws_cdk.aws_ecr_assets import DockerImageAsset
 from constructs import Construct
 
 from sampan.contract.errors import InvalidInputError
-from sampan.stacks.artefact import PLATFORMS, image_folder, refuse_deployment
+from sampan.stacks.artefact import PLATFORMS, endpoint_folder, packaged_endpoint, refuse_deployment
 from sampan.stacks.config import Deployable, Project
 from sampan.stacks.endpoint_role import EndpointRole
 from sampan.stacks.guardrails import component_policy, endpoint_policy, has_local_storage
@@ -59,6 +60,11 @@ from sampan.stacks.scaling import (
 from sampan.stacks.stopping import stopping_alarm
 
 EMPTY_NAME = ("CloudFormation-Validate::F3031", "CloudFormation-Validate::F3033")  # pattern and length
+# NVIDIA's driver 580, which CUDA 13 asks for; instances come with older ones, and newer drivers run older CUDA.
+# https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ProductionVariant.html, InferenceAmiVersion
+GPU_AMI = "al2023-ami-sagemaker-inference-gpu-4-1"
+OLD_GPUS = ("ml.p2.", "ml.p3.")  # older than Turing, the first that CUDA 13 compiles for
+ASYNC_PAYLOAD = 10**9  # bytes, https://docs.aws.amazon.com/sagemaker/latest/dg/async-inference.html
 EMPTY_IS_NEVER_TAKEN = "the parameter's default is empty, and then the condition takes the configuration of the stack"
 
 
@@ -85,12 +91,14 @@ class ModelEndpoint(Construct):
         self._project, self._deployable, self._bucket, self._key = project, deployable, bucket, key
         self._endpoint = deployable.config.endpoint
         self._name = project.names.endpoint(deployable.name)
-        self._asynchronous = deployable.config.placement == "sagemaker-async"
-        self._from_zero = self._endpoint.scale_to_zero and not self._asynchronous
+        self._asynchronous, self._from_zero = deployable.asynchronous, deployable.from_zero
         self._count = instances(self._endpoint, self._asynchronous)
         self._check()
         if deployable.packaged is None:
             refuse_deployment(self, deployable)
+        self._packaged = packaged_endpoint(deployable)
+        if self._asynchronous:
+            Annotations.of(self).add_warning_v2("sampan:asynchronous", _asked_directly(deployable, self._name))
         self._role = self._execution_role()
         model, alarms = self._model(), self._alarms()
         if self._from_zero:
@@ -106,6 +114,16 @@ class ModelEndpoint(Construct):
             raise InvalidInputError(
                 f"functions/{name}/function.toml: endpoint.min is 0; set scale_to_zero = true, or min = 1"
             )
+        if self._endpoint.instance.startswith(OLD_GPUS):
+            raise InvalidInputError(
+                f"functions/{name}/function.toml: the GPUs of {self._endpoint.instance} are older than CUDA 13 takes; "
+                "set endpoint.instance to ml.g4dn.xlarge, or another of the families g4dn, g5, g6, p4 and p5"
+            )
+        if self._deployable.sealed_endpoint:
+            raise InvalidInputError(
+                f"the model of {name} is sealed, and its endpoint, which has no network, reaches no key; run: "
+                f"sampan package {name}, without --key"
+            )
 
     def _execution_role(self) -> EndpointRole:
         kind = "InferenceComponents" if self._from_zero else "Endpoints"
@@ -116,13 +134,12 @@ class ModelEndpoint(Construct):
         return role
 
     def _model(self) -> sagemaker.CfnModel:
-        deployable, packaged = self._deployable, self._deployable.packaged
         image = DockerImageAsset(
             self,
             "Image",
-            directory=str(image_folder(deployable)),
-            build_args=packaged.arguments if packaged else None,
-            platform=PLATFORMS[deployable.config.architecture],
+            directory=str(endpoint_folder(self._deployable)),
+            build_args=self._packaged.arguments if self._packaged else None,
+            platform=PLATFORMS[self._deployable.config.architecture],
         )
         self._role.pull(image.repository)
         model = sagemaker.CfnModel(
@@ -139,9 +156,12 @@ class ModelEndpoint(Construct):
         return model
 
     def _environment(self) -> dict[str, str]:
-        packaged = self._deployable.packaged
+        config, packaged = self._deployable.config, self._packaged
+        if self._endpoint.engine == "triton":
+            return {"SAGEMAKER_TRITON_DEFAULT_MODEL_NAME": self._deployable.model, **config.environment}
         digest = {"SAMPAN_MANIFEST_DIGEST": packaged.manifest} if packaged else {}
-        return {"POWERTOOLS_SERVICE_NAME": self._name, **digest, **self._deployable.config.variables()}
+        payload = {"SAMPAN_MAX_PAYLOAD": str(ASYNC_PAYLOAD)} if self._asynchronous else {}
+        return {"POWERTOOLS_SERVICE_NAME": self._name, **digest, **payload, **config.endpoint_variables()}
 
     def _serve(self, model: sagemaker.CfnModel, alarms: list[cloudwatch.CfnAlarm]) -> None:
         """An endpoint whose configuration has the model."""
@@ -160,6 +180,7 @@ class ModelEndpoint(Construct):
             deployment_config=endpoint_policy(
                 self._project.config.rollout, self._endpoint, self._asynchronous, [alarm.ref for alarm in alarms]
             ),
+            retain_all_variant_properties=None if self._asynchronous else True,  # how many there are is scaling's
         )
         for rule in EMPTY_NAME:
             accept(endpoint, rule, EMPTY_IS_NEVER_TAKEN)
@@ -227,6 +248,7 @@ class ModelEndpoint(Construct):
             initial_instance_count=max(1, self._count.least),
             initial_variant_weight=None if self._from_zero else 1,
             routing_config=None if self._asynchronous else routing,
+            inference_ami_version=GPU_AMI if self._endpoint.gpu else None,
             **more,
         )
 
@@ -293,8 +315,8 @@ class ModelEndpoint(Construct):
         return stopping_alarm(self, names, name, what, (NAMESPACE, metric), dimensions, threshold, **statistic)
 
     def _tags(self) -> list[CfnTag]:
-        packaged = self._deployable.packaged
-        said = {MODEL_TAG: describe(packaged.model, packaged.manifest)} if packaged else {}
+        deployed, packaged = self._deployable.packaged, self._packaged
+        said = {MODEL_TAG: describe(deployed.model, packaged.manifest)} if deployed and packaged else {}
         return [CfnTag(key=key, value=value) for key, value in {ENDPOINT_TAG: self._name, **said}.items()]
 
     def _order(self, served: CfnResource, target: CfnResource | None) -> None:
@@ -302,6 +324,13 @@ class ModelEndpoint(Construct):
         served.node.add_dependency(self.node.find_child("Log"))
         if target is not None:
             target.add_resource_dependency(served)
+
+
+def _asked_directly(deployable: Deployable, endpoint: str) -> str:
+    return (
+        f"the API does not serve {deployable.name}: an asynchronous endpoint answers into S3, so put requests under "
+        f"{ASYNC}/{deployable.name}/in/ of the store's bucket and ask {endpoint} with InvokeEndpointAsync"
+    )
 
 
 def _keep(resource: CfnResource) -> None:

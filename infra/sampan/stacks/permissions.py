@@ -20,7 +20,7 @@ def function_role(scope: Construct, project: Project, deployable: Deployable) ->
     if sealed and sealed.key.startswith(KMS):
         statements.append(_unseal(sealed.key.removeprefix(KMS), deployable.model))
     if deployable.heavy:
-        statements.append(_invoke(scope, project.names.endpoint(deployable.name)))
+        statements.append(_invoke(scope, project.names.endpoint(deployable.name), deployable.from_zero))
     role = iam.Role(
         scope,
         "Role",
@@ -50,9 +50,15 @@ def _unseal(key: str, model: str) -> iam.PolicyStatement:
     )
 
 
-def _invoke(scope: Construct, endpoint: str) -> iam.PolicyStatement:
-    arn = Stack.of(scope).format_arn(service="sagemaker", resource="endpoint", resource_name=endpoint)
-    return iam.PolicyStatement(actions=["sagemaker:InvokeEndpoint"], resources=[arn])
+def _invoke(scope: Construct, endpoint: str, component: bool) -> iam.PolicyStatement:
+    """The endpoint, and its inference component of the same name, which InvokeEndpoint may name.
+
+    Source: https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsagemaker.html
+    """
+    kinds = ("endpoint", "inference-component") if component else ("endpoint",)
+    stack = Stack.of(scope)
+    arns = [stack.format_arn(service="sagemaker", resource=kind, resource_name=endpoint) for kind in kinds]
+    return iam.PolicyStatement(actions=["sagemaker:InvokeEndpoint"], resources=arns)
 
 
 def live_arn(scope: Construct, function: str) -> str:

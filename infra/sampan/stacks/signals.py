@@ -42,8 +42,7 @@ class Signals:
 
     def endpoint(self, metric: str, statistic: str, label: str | None = None) -> cloudwatch.Metric:
         """What SageMaker says of the endpoint; one that scales from zero holds the model as a component."""
-        config = self._deployable.config
-        if config.placement == "sagemaker" and config.endpoint.scale_to_zero:
+        if self._deployable.from_zero:
             return _metric(SAGEMAKER, metric, statistic, label, InferenceComponentName=self._endpoint)
         return _metric(SAGEMAKER, metric, statistic, label, EndpointName=self._endpoint, VariantName=VARIANT)
 

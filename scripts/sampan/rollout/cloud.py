@@ -60,8 +60,7 @@ class Cloud:
 
     def endpoints_of(self, function: Deployable) -> Endpoints:
         """What serves a heavy function."""
-        from_zero = function.config.endpoint.scale_to_zero and function.config.placement == "sagemaker"
-        return self.components if from_zero else self.endpoints
+        return self.components if function.from_zero else self.endpoints
 
 
 def open_cloud(config: StageConfig) -> Cloud:

@@ -114,9 +114,14 @@ def _move(
         verify(stage.cloud.functions, stage.physical(function), target.version, version, watch)
     release = stage.releases.begin(_record(stage, function, target, kind, why))
     if function.heavy:
+        if told := endpoint.differing(stage, function, release):
+            watch(told)
+            notes = (*notes, told)
         endpoint.swap_proven(stage, function, release, version, watch)
     if live is None or live.version != target.version:
         release = shift.shift(stage, function, release, live, watch)
+    if function.heavy:
+        endpoint.settle(stage, function, release, watch)
     settle_store(stage, function, release)
     done = stage.releases.update(replace(release, state="done", finished=utc_now()))
     return Outcome(model, done, notes + shift.wait_provisioned(stage, function, watch))

@@ -23,21 +23,33 @@ SAMPLES = 16  # golden samples that are replayed
 
 
 class DeployedSession:
-    """A version of a Lambda function (or an alias) as a session; `watch` hears of every answer."""
+    """A version of a Lambda function (or an alias) as a session; `watch` hears of every answer.
+
+    Args:
+        passes: the function passes on what an endpoint answers, or a fallback, so that the version counts too.
+    """
 
     def __init__(
-        self, functions: Functions, function: str, qualifier: str, manifest: Manifest, watch: Callable[[], None]
+        self,
+        functions: Functions,
+        function: str,
+        qualifier: str,
+        manifest: Manifest,
+        watch: Callable[[], None],
+        passes: bool = False,
     ) -> None:
         self.signature: Signature = manifest.signature
         self._functions, self._function, self._qualifier = functions, function, qualifier
         self._manifest = manifest
         self._watch = watch
+        self._version = str(manifest.version) if passes else ""
 
     def run(self, inputs: Tensors, outputs: list[str] | None = None) -> dict[str, Array]:
         """Invoke the function.
 
         Raises:
             ModelError: it fails, or does not answer with tensors.
+            UnavailableError: it says "later".
             CloudError: it cannot be invoked.
         """
         try:
@@ -47,7 +59,7 @@ class DeployedSession:
                 raise
             raise ModelError(error.message) from error
         self._watch()
-        answered = outputs_of(result, f"{self._function}:{self._qualifier}")
+        answered = outputs_of(result, f"{self._function}:{self._qualifier}", self._version)
         return {name: answered[name] for name in outputs} if outputs else answered
 
 
@@ -57,6 +69,8 @@ def verify(
     qualifier: str,
     version: Version,
     watch: Callable[[str], None] = lambda words: None,
+    *,
+    passes: bool = False,
 ) -> Replay:
     """Prove that a deployed Lambda version answers as its model version did when it was registered.
 
@@ -64,9 +78,11 @@ def verify(
         qualifier: number of the Lambda version.
         version: the model version that it serves.
         watch: hears what is being done.
+        passes: as `DeployedSession` has it.
 
     Raises:
         ModelError: it does not reproduce the golden samples, or none of them fits into a request.
+        UnavailableError: it says "later".
         CloudError: it cannot be invoked.
     """
     samples = [sample for sample in version.golden() if _fits(sample, version.manifest)][:SAMPLES]
@@ -82,7 +98,7 @@ def verify(
         done += 1
         watch(f"{version.ref}: golden sample {done} of {len(samples)}")
 
-    session = DeployedSession(functions, function, qualifier, version.manifest, answered)
+    session = DeployedSession(functions, function, qualifier, version.manifest, answered, passes)
     found = replay(session, samples, version.manifest)
     if not found.passed:
         raise ModelError(
