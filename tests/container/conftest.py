@@ -1,26 +1,16 @@
 """What container tests stand on: an engine, a base image, a project with the two real functions of this repository."""
 
-import json
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from projects import CONTAINERS, Project
+from projects import CONTAINERS, Project, missing
 from sampan.packaging.docker import Engine, EngineError
 
 ROOT = Path(__file__).parents[2]
-REAL = ROOT / "build" / "real"
 # one cheap recipe a model, with a gate that it holds: what these tests need is a small version, not the best one
 RECIPES = {"magika": ("dynamic-int8", "top1_agreement>=0.97"), "minilm": ("dynamic-int8", "cosine>=0.98")}
-
-
-def missing(reason: str) -> None:
-    """Skip, or fail where all must be there."""
-    if os.environ.get("REQUIRE_DOCKER") == "1":
-        pytest.fail(f"{reason}, and REQUIRE_DOCKER=1")
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
@@ -56,14 +46,7 @@ def project(base_image: str, tmp_path_factory: pytest.TempPathFactory) -> Projec
     project = Project(tmp_path_factory.mktemp("project"), base_image)
     for name, (recipe, gate) in RECIPES.items():
         shutil.copytree(ROOT / "functions" / name, project.folder / "functions" / name)
-        folder = REAL / name
-        if not (folder / "model.json").exists():
-            missing("the model is not fetched; run scripts/real-models build/real")
-        task = json.loads((folder / "model.json").read_text())["task"]
-        options = ["--name", name, "--samples", folder / "samples", "--task", task]
-        for option, file in (("--labels", "labels.txt"), ("--with", "tokenizer.json"), ("--pipeline", "pipeline.toml")):
-            options += [option, folder / file] if (folder / file).exists() else []
-        project.sampan("add", folder / "model.onnx", *options)
+        project.add_real(name)
         project.sampan("compress", name, "--recipe", recipe, "--gate", gate, "--fast")
         project.sampan("promote", f"{name}:2")
     return project

@@ -4,7 +4,6 @@ import json
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,19 +30,6 @@ def packaged(project: Project, name: str, *options: str) -> dict:
 
 def layers(facts: dict) -> dict[str, dict]:
     return {layer["kind"]: layer for layer in facts["layers"]}
-
-
-@contextmanager
-def emulated(project: Project, *arguments: str) -> Iterator[str]:
-    """`sampan emulate` in a process of its own; gives host:port."""
-    command = [sys.executable, "-m", "sampan.cli.main", "--project-dir", str(project.folder), "emulate", *arguments]
-    with project.process(command) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "http://127.0.0.1:" in line:
-                yield line.split("http://")[1].split()[0].rstrip("/")
-                return
-        raise AssertionError("sampan emulate ended before it listened")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -102,7 +88,7 @@ def test_a_new_model_is_pushed_alone(project: Project, engine: Engine) -> None:
 @pytest.mark.parametrize("level", ["docker", "rie"])
 @pytest.mark.parametrize("name", NAMES)
 def test_tritonclient_over_rest(project: Project, name: str, level: str) -> None:
-    with emulated(project, name, "--level", level, "--port", "0") as address:
+    with project.emulated(name, "--level", level, "--port", "0") as address:
         assert_golden(project, name, address)
         for page in ("", "docs", "openapi.json"):  # the cold lane, on trimmed dependencies
             assert requests.get(f"http://{address}/{page}", timeout=60).status_code == 200

@@ -1,10 +1,13 @@
 """What a function is packaged into, made when a level first needs it: context, files, archives, image, template.
 
 functions/<name> + store → context → root | zips unpacked | image | image + template
+                           (a heavy one's endpoint has a context, files and an image too)
 """
 
+import os
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,19 +17,23 @@ from zipfile import ZipFile
 import msgspec
 
 from sampan.contract.errors import SampanError
+from sampan.contract.function import FunctionConfig
 from sampan.emulation.container import ContainerInstance
+from sampan.emulation.endpoint import ContainerEndpoint, Endpoint, ProcessEndpoint
 from sampan.emulation.instance import Instance, InstanceError
-from sampan.emulation.rie import RieInstance, find_rie, find_sam
+from sampan.emulation.rie import RieInstance, find_rie, find_sam, free_ports
 from sampan.emulation.sam import SamApi
 from sampan.packaging.archive import build_archives, this_machine
-from sampan.packaging.build import base_of
-from sampan.packaging.context import BUILD, Context, write_context
+from sampan.packaging.build import RECORD, base_of
+from sampan.packaging.context import BUILD, Context
 from sampan.packaging.docker import Engine
-from sampan.packaging.files import new_folder
+from sampan.packaging.endpoint import Contexts, endpoint_base, write_contexts
+from sampan.packaging.files import new_folder, replace_file
 from sampan.packaging.image import build_image
 from sampan.packaging.install import install_code
 from sampan.packaging.project import Function, read_function
-from sampan.packaging.rootfs import Root, make_root
+from sampan.packaging.requirements import GPU, endpoint_extras, runtime_lock
+from sampan.packaging.rootfs import Root, installed, make_root
 from sampan.packaging.template import ApiKind, ImageArtefact, write_template
 from sampan.store.protocol import Store, Version
 
@@ -41,6 +48,7 @@ class Artefacts:
     Args:
         memory: MB instead of those of its `function.toml`; timeout: seconds instead of those.
         base: image to build on; None: AWS's for the function's Python.
+        endpoint_base: image to build the endpoint of a heavy function on; None: Python's own, or Triton.
         key: seals the model, as `sampan package --key` does.
         rie: the emulator's program; sam: the `sam` program; None: looked for.
         say: gets sentences for the person.
@@ -55,6 +63,7 @@ class Artefacts:
         memory: int | None = None,
         timeout: int | None = None,
         base: str | None = None,
+        endpoint_base: str | None = None,
         key: str | None = None,
         rie: str | None = None,
         sam: str | None = None,
@@ -63,11 +72,13 @@ class Artefacts:
     ) -> None:
         packaged = read_function(project, name)
         changes = {key: value for key, value in (("memory", memory), ("timeout", timeout)) if value is not None}
-        self.function: Function = replace(packaged, config=msgspec.structs.replace(packaged.config, **changes))
+        config = _settled(packaged, project / BUILD / packaged.name / RECORD)
+        self.function: Function = replace(packaged, config=msgspec.structs.replace(config, **changes))
         self.engine = engine or Engine()
         self._project = project.absolute()
         self._store = store
         self._base = base
+        self._endpoint_base = endpoint_base
         self._key = key
         self._rie = rie
         self._sam = sam
@@ -84,8 +95,23 @@ class Artefacts:
         return self._store.find(self.function.config.model)
 
     @cached_property
+    def contexts(self) -> Contexts:
+        return write_contexts(self._project, self.function, self._store, self.version, key=self._key, say=self._say)
+
+    @property
     def context(self) -> Context:
-        return write_context(self._project, self.function, self.version, key=self._key, say=self._say)
+        return self.contexts.function
+
+    @property
+    def endpoint_context(self) -> Context:
+        """Of a heavy function's endpoint.
+
+        Raises:
+            InstanceError: the function has none.
+        """
+        if self.contexts.endpoint is None:
+            raise InstanceError(f"{self.function.name} has no endpoint: it runs its model itself")
+        return self.contexts.endpoint
 
     @cached_property
     def root(self) -> Root:
@@ -109,16 +135,54 @@ class Artefacts:
         """The emulator's program."""
         return find_rie(self._rie, self._project)
 
-    def starter(self, level: Level, memory: int | None = None) -> Callable[[], Instance]:
+    @cached_property
+    def endpoint_image(self) -> str:
+        """The reference of its endpoint's image; built unless it is there."""
+        self.engine.check()
+        base, log = endpoint_base(self.function, self._endpoint_base), self.folder / "build-endpoint.log"
+        return build_image(self.engine, self.endpoint_context, base=base, log=log).reference
+
+    @cached_property
+    def endpoint_root(self) -> Root:
+        """Its endpoint's files for this machine's Python, which has no GPU to bring libraries for."""
+        context, config = self.endpoint_context, self.function.config
+        lock = self.folder / "endpoint-host.txt"
+        extras = (extra for extra in endpoint_extras(config, context.manifest) if extra != GPU)
+        replace_file(lock, runtime_lock(self._project, extras).encode())
+        target = f"host {sys.version} {os.uname().machine}"
+        code = _made(context, "endpoint-code", lambda into: _compile_code(context, into))
+        return Root(context.version.parent.absolute(), (code, installed(context, [lock], target)))
+
+    @property
+    def whole(self) -> Path:
+        """The folder of the version with its weights; Triton's repository has the model alone."""
+        own = self.function.config.endpoint.engine == "sampan"
+        return (self.endpoint_context.version if own else self.version.folder).absolute()
+
+    def start_endpoint(self, level: Level) -> Endpoint:
+        """The endpoint of a heavy function, ready to be asked.
+
+        Raises:
+            SampanError: the level is not to be had here, or it does not start; says why.
+        """
+        if level == "docker":
+            return ContainerEndpoint(self.endpoint_context, self.endpoint_image, self.engine, self.key_file)
+        (port,) = free_ports(1)
+        return ProcessEndpoint(self.endpoint_context, self.endpoint_root, port, self.key_file)
+
+    def starter(
+        self, level: Level, memory: int | None = None, variables: Mapping[str, str] | None = None
+    ) -> Callable[[], Instance]:
         """What starts an instance; everything that it needs is made before this returns.
 
         Args:
             memory: MB of this instance; what is packaged is the same for every size.
+            variables: of its environment, beside the function's.
 
         Raises:
             SampanError: the level is not to be had here; says why.
         """
-        function = self.sized(memory) if memory else self.function
+        function = _told(self.sized(memory) if memory else self.function, variables or {})
         if level == "docker":
             image = self.image
             return lambda: ContainerInstance(function, image, self.engine, self.key_file)
@@ -132,6 +196,7 @@ class Artefacts:
     def why_not(self, level: str) -> str:
         """Why a level is not to be had on this machine; empty where it is. Nothing is built for the answer."""
         try:
+            self._front(level)
             if level in ("docker", "sam"):
                 self.engine.check()
             if level in ("rie", "zip"):
@@ -160,6 +225,19 @@ class Artefacts:
         """The file that opens a sealed model; None where it is not sealed by one."""
         return key_file(self._key)
 
+    def _front(self, level: str) -> None:
+        """What levels the function before an endpoint has."""
+        config, name = self.function.config, self.function.name
+        if config.heavy and level in ("zip", "sam"):
+            raise InstanceError(f"level {level} has no SageMaker endpoint behind {name}; choose --level rie or docker")
+        if config.placement == "sagemaker-async":
+            raise InstanceError(
+                f"{name} has placement sagemaker-async, whose endpoint answers into S3, which is not emulated; set "
+                'placement = "sagemaker" to try it here'
+            )
+        if config.heavy and config.endpoint.engine == "triton" and level == "rie":
+            raise InstanceError(f"the engine triton of {name} is a container's; choose --level docker")
+
     def _unsealed(self) -> None:
         if self._key:
             raise InstanceError("sam local cannot give a function the key of a sealed model; choose another level")
@@ -179,6 +257,19 @@ class Artefacts:
                 "there is no program sam: put it on PATH, name it with SAMPAN_SAM, or run scripts/containers"
             )
         return program
+
+
+def _settled(function: Function, record: Path) -> FunctionConfig:
+    """What function.toml says; its placement `auto` as `sampan package` settled it, where it did."""
+    if function.config.placement != "auto" or not record.is_file():
+        return function.config
+    settled = msgspec.json.decode(record.read_bytes()).get("settled", {})
+    return msgspec.convert({**msgspec.to_builtins(function.config), **settled}, FunctionConfig)
+
+
+def _told(function: Function, variables: Mapping[str, str]) -> Function:
+    environment = {**function.config.environment, **variables}
+    return replace(function, config=msgspec.structs.replace(function.config, environment=environment))
 
 
 def key_file(key: str | None) -> Path | None:

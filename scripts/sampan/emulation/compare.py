@@ -1,6 +1,8 @@
 """The same requests through every level that a machine has: are the answers the same bytes, and how long do they take?
 
 levels × requests → sha256 of status and body → the first difference; times as a client sees them
+
+A heavy function is held against its model in this process, as the placement `lambda` would answer.
 """
 
 import hashlib
@@ -12,16 +14,19 @@ from itertools import cycle, islice
 from typing import Any, Protocol
 
 import numpy as np
+import orjson
 import pybase64
 
 from sampan.contract.errors import SampanError
 from sampan.emulation.artefacts import LEVELS, Artefacts, Level
+from sampan.emulation.heavy import Behind
 from sampan.emulation.instance import KEY_VARIABLE, Instance, InstanceError, lambda_environment
 from sampan.emulation.requests import Ask, golden_asks
 from sampan.emulation.sam import SamApi
 from sampan.local.requests import HttpRequest, invocation, rest_event
 from sampan.packaging.template import ApiKind
 from sampan.serving.golden import read_golden
+from sampan.serving.settings import LAMBDA_PAYLOAD
 
 IN_PROCESS = "in-process"
 SAMPLES = 16  # golden samples that are replayed
@@ -78,6 +83,8 @@ class HandlerTarget:
 
         function = artefacts.function
         environment = {**lambda_environment(function), "LAMBDA_TASK_ROOT": str(artefacts.root.task)}
+        if function.config.heavy:
+            environment["SAMPAN_MODELS"] = str(artefacts.whole)
         if artefacts.key_file:
             environment[KEY_VARIABLE] = str(artefacts.key_file)
         self._handler = create_handler(read_settings(environment), QuietObserver())
@@ -91,12 +98,13 @@ class HandlerTarget:
 
 
 class InstanceTarget:
-    """An instance behind REST events."""
+    """An instance behind REST events, and what stands behind it."""
 
     text_only = False
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(self, instance: Instance, behind: Behind | None = None) -> None:
         self._instance = instance
+        self._behind = behind
 
     def answer(self, request: HttpRequest) -> tuple[int, bytes]:
         answered = self._instance.invoke(rest_event(request))
@@ -106,6 +114,8 @@ class InstanceTarget:
 
     def close(self) -> None:
         self._instance.stop()
+        if self._behind:
+            self._behind.stop()
 
 
 class SamTarget:
@@ -149,22 +159,27 @@ def compare_levels(
         if only not in (None, kind) and level != IN_PROCESS:
             continue
         reason = artefacts.why_not(kind)
-        if reason and only:
+        if reason and (only or level == IN_PROCESS):
             raise InstanceError(reason)
         if reason:
             missing[level] = reason
         else:
             opened[level] = target
-    return compare(
-        opened, golden_asks(samples, artefacts.context.manifest), missing=missing, strict=only is not None, say=say
-    )
+    asks = golden_asks(samples, artefacts.context.manifest)
+    fitting = [ask for ask in asks if len(orjson.dumps(rest_event(ask.request))) <= LAMBDA_PAYLOAD]
+    if not fitting:
+        raise InstanceError(f"no golden sample of {version.ref} fits into {LAMBDA_PAYLOAD:,} bytes of Lambda's payload")
+    if len(fitting) < len(asks):
+        say(f"{len(asks) - len(fitting)} of {len(asks)} requests are over Lambda's {LAMBDA_PAYLOAD:,} bytes: left out")
+    return compare(opened, fitting, missing=missing, strict=only is not None, say=say)
 
 
 def openers(artefacts: Artefacts) -> dict[str, Callable[[], Target]]:
     """What opens each level of this machine, cold."""
 
     def instances(level: Level) -> Callable[[], Target]:
-        return lambda: InstanceTarget(artefacts.starter(level)())
+        open_one = _heavy_instance if artefacts.function.config.heavy else _instance
+        return lambda: open_one(artefacts, level)
 
     def sam(kind: ApiKind) -> Callable[[], Target]:
         return lambda: SamTarget(artefacts.sam_api(kind), kind)
@@ -175,6 +190,20 @@ def openers(artefacts: Artefacts) -> dict[str, Callable[[], Target]]:
         **{level: instances(level) for level in LEVELS},
         **{f"sam-{kind}": sam(kind) for kind in kinds},
     }
+
+
+def _instance(artefacts: Artefacts, level: Level) -> InstanceTarget:
+    return InstanceTarget(artefacts.starter(level)())
+
+
+def _heavy_instance(artefacts: Artefacts, level: Level) -> InstanceTarget:
+    """An instance, and the endpoint that it asks: each level has both of its own."""
+    behind = Behind(artefacts, level)
+    try:
+        return InstanceTarget(artefacts.starter(level, variables=behind.variables)(), behind)
+    except BaseException:
+        behind.stop()
+        raise
 
 
 def compare(

@@ -1,4 +1,4 @@
-"""An instance in a container of the packaged image, with the limits that Lambda gives."""
+"""Containers that live as long as what started them, and an instance in one, with the limits that Lambda gives."""
 
 import atexit
 import subprocess
@@ -37,8 +37,88 @@ _LIMITS = (
     *("--pids-limit", "1024", "--ulimit", "nofile=1024:1024"),
     *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
 )
-_KEY = "/run/sampan.key"
+KEY = "/run/sampan.key"  # where a key file is in a container
 _NOTES = ("what is in /tmp counts into the memory here; in Lambda it does not", TIMEOUT_NOTE)
+
+
+class Container:
+    """A container that is removed when this object is stopped, or this process ends, and its log.
+
+    Args:
+        engine: the Docker engine.
+        what: stands in its name and label; title: what it is in errors.
+        port: of the container, published on the loopback interface.
+        arguments: of `docker run`: options, image, command.
+
+    Raises:
+        EngineError: no engine answers.
+    """
+
+    def __init__(self, engine: Engine, what: str, title: str, port: int, *arguments: str) -> None:
+        self._engine = engine
+        self._title = title
+        self._port = port
+        self.name = f"sampan-{what}-{uuid4().hex[:8]}"
+        atexit.register(self.remove)
+        self._process: subprocess.Popen[bytes] = engine.popen(
+            *("run", "--rm", "--pull", "never", "--name", self.name, "--label", f"{LABEL}={what}"),
+            *("--publish", f"127.0.0.1::{port}"),
+            *arguments,
+            output=subprocess.PIPE,
+        )
+        assert self._process.stdout is not None
+        self.log = FollowedLog(self._process.stdout)
+        self.pid: int | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def address(self) -> tuple[str, int]:
+        """Host and port that its port is published on, once the container is there.
+
+        Raises:
+            InstanceError: it is not started in time.
+        """
+        end = time.monotonic() + _STARTED
+        while self.alive and time.monotonic() < end:
+            with suppress(SampanError):  # until the container is there
+                host, _, port = self._engine.output("port", self.name, str(self._port)).split()[0].rpartition(":")
+                return host, int(port)
+            time.sleep(0.02)
+        said = [line for line in self.log.take(lambda _: False, 1) if _HELP not in line]
+        reason = last_line("\n".join(said))
+        raise InstanceError(f"the container of {self._title} did not start: {reason}")
+
+    def find_pid(self) -> int:
+        """Its first process as this machine sees it; 0 where the engine is on another one."""
+        facts = self._engine.output("inspect", "--format", "{{.State.Pid}} {{.Id}}", self.name).split()
+        try:
+            here = facts[1] in Path(f"/proc/{facts[0]}/cgroup").read_text()
+        except OSError:
+            here = False
+        self.pid = int(facts[0]) if here else 0
+        return self.pid
+
+    def end(self, seconds: int) -> None:
+        """SIGTERM, and SIGKILL some seconds later."""
+        with suppress(SampanError):
+            self._engine.output("stop", "--time", str(seconds), self.name, timeout=seconds + 30)
+        with suppress(subprocess.TimeoutExpired):  # the client ends when the engine has removed it
+            self._process.wait(_STARTED)
+
+    def remove(self) -> None:
+        """Remove it, whatever it does; nothing is left. Interrupted, it may be called again."""
+        self._remove()
+        self._process.kill()
+        self._process.wait()
+        if self.pid is None:  # the engine was asked to make it, and may have done so only now
+            self._remove()
+        atexit.unregister(self.remove)
+
+    def _remove(self) -> None:
+        with suppress(SampanError):
+            self._engine.output("rm", "--force", "--volumes", self.name, timeout=30)
 
 
 class ContainerInstance:
@@ -62,12 +142,15 @@ class ContainerInstance:
         self._key = key
         self._engine = engine
         self._peak = 0.0
-        self.name = f"sampan-{function.name}-{uuid4().hex[:8]}"
         quota = quota_of(function.config.memory)
         self.notes = (*quota.notes, *_NOTES)
-        atexit.register(self.stop)
+        title, arguments = f"function '{function.name}'", self._arguments(image, quota.cpus)
+        self._container = Container(engine, function.name, title, _PORT, *arguments)
+        self.name = self._container.name
         try:
-            self._start(image, quota.cpus)
+            self._client = EmulatorClient(function, self._container.address(), self._container.log)
+            self._client.wait(lambda: self._container.alive)
+            self._container.find_pid()
         except BaseException:
             self.stop()
             raise
@@ -85,64 +168,21 @@ class ContainerInstance:
 
     def stop(self) -> None:
         """Remove the container, whatever it does; nothing is left. Interrupted, it may be called again."""
-        self._remove()
-        if process := getattr(self, "_process", None):
-            process.kill()
-            process.wait()
-            if not hasattr(self, "_pid"):  # the engine was asked to make it, and may have done so only now
-                self._remove()
-        atexit.unregister(self.stop)
+        self._container.remove()
 
-    def _remove(self) -> None:
-        with suppress(SampanError):
-            self._engine.output("rm", "--force", "--volumes", self.name, timeout=30)
-
-    def _start(self, image: str, cpus: float) -> None:
-        config = self._function.config
-        variables = [f"--env={name}={value}" for name, value in lambda_environment(self._function).items()]
-        memory = f"{config.memory}m"
-        self._process: subprocess.Popen[bytes] = self._engine.popen(
-            *("run", "--rm", "--pull", "never", "--name", self.name, "--label", f"{LABEL}={self._function.name}"),
-            *("--publish", f"127.0.0.1::{_PORT}", "--cpus", f"{cpus:.4f}"),
-            *("--memory", memory, "--memory-swap", memory),
+    def _arguments(self, image: str, cpus: float) -> list[str]:
+        memory = f"{self._function.config.memory}m"
+        return [
+            *("--cpus", f"{cpus:.4f}", "--memory", memory, "--memory-swap", memory),
             *_LIMITS,
-            *variables,
+            *(f"--env={name}={value}" for name, value in lambda_environment(self._function).items()),
             *_user(self._key),
             image,
-            output=subprocess.PIPE,
-        )
-        assert self._process.stdout is not None
-        log = FollowedLog(self._process.stdout)
-        self._client = EmulatorClient(self._function, self._address(log), log)
-        self._client.wait(self._alive)
-        self._pid = self._host_pid()
-
-    def _alive(self) -> bool:
-        return self._process.poll() is None
-
-    def _address(self, log: FollowedLog) -> tuple[str, int]:
-        end = time.monotonic() + _STARTED
-        while self._alive() and time.monotonic() < end:
-            with suppress(SampanError):  # until the container is there
-                host, _, port = self._engine.output("port", self.name, str(_PORT)).split()[0].rpartition(":")
-                return host, int(port)
-            time.sleep(0.02)
-        said = [line for line in log.take(lambda _: False, 1) if _HELP not in line]
-        reason = last_line("\n".join(said))
-        raise InstanceError(f"the container of function '{self._function.name}' did not start: {reason}")
-
-    def _host_pid(self) -> int:
-        """The container's first process as this machine sees it; 0 where the engine is on another one."""
-        facts = self._engine.output("inspect", "--format", "{{.State.Pid}} {{.Id}}", self.name).split()
-        try:
-            here = facts[1] in Path(f"/proc/{facts[0]}/cgroup").read_text()
-        except OSError:
-            here = False
-        return int(facts[0]) if here else 0
+        ]
 
     def _held(self) -> float:
-        if self._pid:
-            return peak_memory(descendants(self._pid))
+        if self._container.pid:
+            return peak_memory(descendants(self._container.pid))
         try:
             status = self._engine.output("exec", self.name, "sh", "-c", "cat /proc/[0-9]*/status")
         except SampanError:  # it has just ended
@@ -157,5 +197,5 @@ def _user(key: Path | None) -> list[str]:
     owner = key.stat()
     return [
         *("--user", f"{owner.st_uid}:{owner.st_gid}"),
-        *("--volume", f"{key.absolute()}:{_KEY}:ro", "--env", f"{KEY_VARIABLE}={_KEY}"),
+        *("--volume", f"{key.absolute()}:{KEY}:ro", "--env", f"{KEY_VARIABLE}={KEY}"),
     ]

@@ -124,7 +124,7 @@ class RieInstance:
         self._confinement.release()
 
     def _start(self, root: Root, rie: Path) -> None:
-        ports = _free_ports(2)
+        ports = free_ports(2)
         try:
             self._process = subprocess.Popen(
                 [
@@ -164,7 +164,7 @@ def _environment(function: Function, root: Root, key: Path | None) -> dict[str, 
     }
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports of the loopback interface that are free now, all different."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     try:
