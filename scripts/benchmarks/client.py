@@ -22,9 +22,9 @@ file:close()
 %(headers)s
 function done(summary, latency, requests)
   local e = summary.errors
-  io.write(string.format('RESULT {"requests": %%d, "rate": %%f, "p50": %%f, "p99": %%f, "errors": %%d}\\n',
+  io.write(string.format('RESULT {"requests": %%d, "rate": %%f, "p50": %%f, "p95": %%f, "p99": %%f, "errors": %%d}\\n',
     summary.requests, summary.requests / summary.duration * 1e6, latency:percentile(50) / 1e3,
-    latency:percentile(99) / 1e3, e.connect + e.read + e.write + e.status + e.timeout))
+    latency:percentile(95) / 1e3, latency:percentile(99) / 1e3, e.connect + e.read + e.write + e.status + e.timeout))
 end
 """
 
@@ -45,6 +45,7 @@ class Load:
     requests: int
     rate: float
     p50: float
+    p95: float
     p99: float
     errors: int
 
@@ -99,9 +100,9 @@ def _python(port: int, call: Call, connections: int, seconds: int) -> Load:
         parts = [job.result() for job in jobs]
     times = sorted(t for part, _ in parts for t in part)
     if not times:
-        return Load(0, 0.0, float("nan"), float("nan"), sum(errors for _, errors in parts))
-    p50, p99 = (times[min(len(times) - 1, int(len(times) * q))] * 1e3 for q in (0.5, 0.99))
-    return Load(len(times), len(times) / seconds, p50, p99, sum(errors for _, errors in parts))
+        return Load(0, 0.0, *[float("nan")] * 3, sum(errors for _, errors in parts))
+    quantiles = (times[min(len(times) - 1, int(len(times) * q))] * 1e3 for q in (0.5, 0.95, 0.99))
+    return Load(len(times), len(times) / seconds, *quantiles, sum(errors for _, errors in parts))
 
 
 def _closed_loop(port: int, call: dict, seconds: int) -> tuple[list[float], int]:
