@@ -8,7 +8,7 @@ import models
 from sampan.emulation.artefacts import Artefacts
 from sampan.emulation.compare import compare_levels
 from sampan.emulation.container import LABEL
-from sampan.emulation.heavy import Behind
+from sampan.emulation.heavy import stand_behind
 from sampan.packaging.docker import Engine
 from sampan.store.add import add_model
 from sampan.store.local import LocalStore
@@ -35,7 +35,7 @@ def test_images_answer_as_the_model_in_this_process(heavy: Artefacts, engine: En
 
 
 def test_what_is_stopped_leaves_nothing(heavy: Artefacts, engine: Engine):
-    behind = Behind(heavy, "docker")
+    behind = stand_behind(heavy, "docker")
     try:
         assert any('"message":"init"' in line for line in behind.written())
     finally:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
 
 import models
 from sampan.packaging.build import Order, Package, package
@@ -61,9 +62,9 @@ def sample(store: Store) -> Sample:
 
 
 @contextmanager
-def running(engine: Engine, image: str) -> Iterator[tuple[str, int]]:
+def running(engine: Engine, image: str, *options: str) -> Iterator[tuple[str, int]]:
     """A container as SageMaker starts it, and the port of this host that leads to it."""
-    container = engine.output("run", "--detach", "--publish", "127.0.0.1::8080", image, "serve").strip()
+    container = engine.output("run", "--detach", "--publish", "127.0.0.1::8080", *options, image, "serve").strip()
     try:
         port = engine.output("port", container, "8080/tcp").split(":")[-1]
         yield container, int(port)
@@ -143,6 +144,35 @@ def test_sigterm_lets_a_running_request_end(engine: Engine, made: Package, sampl
         check_answer(connection.getresponse(), sample)
         connection.close()
         assert engine.output("wait", container).strip() == "0"
+
+
+def test_several_models_come_and_go_in_one_container(
+    engine: Engine, made: Package, place: Path, store: Store, sample: Sample
+):
+    assert made.endpoint is not None
+    add_model(store, models.save(models.classifier(hidden=200_000), place / "large.onnx"))
+    options = ["--env", "SAGEMAKER_MULTI_MODEL=true", "--memory", "192m", "--memory-swap", "192m"]
+    for name, version in (("fish", store.find("tiny")), ("bird", store.find("tiny")), ("whale", store.find("large"))):
+        options += ["--volume", f"{version.folder}:/opt/ml/models/{name}/model:ro"]
+    with running(engine, made.endpoint.reference, *options) as (_, port):
+        until(lambda: ping(port) == 200, HEALTHY_WITHIN)
+        address = f"http://127.0.0.1:{port}/models"
+
+        def load(name: str) -> requests.Response:
+            where = {"model_name": name, "url": f"/opt/ml/models/{name}/model"}
+            return requests.post(address, json=where, timeout=60)
+
+        assert [load(name).status_code for name in ("fish", "bird", "fish")] == [200, 200, 409]
+        full = load("whale")
+        assert full.status_code == 507
+        assert full.json()["error"].startswith("not enough memory for another model: 'whale' takes some ")
+        assert [model["modelName"] for model in requests.get(address, timeout=60).json()["models"]] == ["bird", "fish"]
+        body, headers = binary_request(sample)
+        for name, status in (("fish", 200), ("whale", 404)):
+            assert requests.post(f"{address}/{name}/invoke", body, headers=headers, timeout=60).status_code == status
+        assert requests.delete(f"{address}/fish", timeout=60).status_code == 200
+        assert requests.get(f"{address}/fish", timeout=60).status_code == 404
+        assert requests.post(f"{address}/bird/invoke", body, headers=headers, timeout=60).status_code == 200
 
 
 def test_another_model_than_the_release_pins_is_one_sentence(engine: Engine, made: Package, tmp_path: Path):

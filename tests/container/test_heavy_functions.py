@@ -65,6 +65,15 @@ def test_answers_are_those_of_placement_lambda(heavy: Project, model: str) -> No
     assert all(level["answers"] >= 2 for level in found["levels"])
 
 
+def test_package_measures_function_and_container_together(heavy: Project) -> None:
+    (facts,) = json.loads(heavy.sampan("package", "magika", "-o", "json"))
+    waterfall = facts["waterfall"]
+    assert waterfall["measured"]["level"] == "docker"
+    assert {"runtime", "import", "client", "first_run"} <= {phase["name"] for phase in waterfall["phases"]}
+    assert {budget["budget"] for budget in waterfall["budgets"] if budget["held"] is False} == set()
+    assert facts["endpoint"]["reference"].startswith("sampan/magika-endpoint:")
+
+
 def test_tritonclient_asks_through_function_and_container(heavy: Project) -> None:
     version = open_store(str(heavy.folder / "model_store" / "models")).find("minilm:1")
     sample = version.golden()[0]

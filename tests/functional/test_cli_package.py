@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import msgspec
+import pytest
 from click.testing import CliRunner
 
 from sampan.cli.main import main
@@ -41,3 +42,23 @@ def test_a_heavy_functions_image_comes_first_and_its_endpoint_is_said(zoo: Path,
     assert listed["reference"] == str(folder / "context")
     assert listed["endpoint"]["reference"] == str(folder / "endpoint")
     assert listed["endpoint"]["arguments"] == {"BASE_IMAGE": "python:3.12"}
+
+
+@pytest.mark.parametrize(
+    ("placement", "endpoint", "reason"),
+    [
+        ("sagemaker", 'instance = "ml.c7i.large"', "its endpoint runs as an image alone"),
+        ("sagemaker", 'instance = "ml.g5.xlarge"', "its endpoint runs on ml.g5.xlarge"),
+        ("sagemaker-async", 'instance = "ml.c7i.large"', "its endpoint answers into S3"),
+    ],
+)
+def test_what_this_machine_cannot_tell_of_a_heavy_function_is_not_measured(
+    zoo: Path, tmp_path: Path, placement: str, endpoint: str, reason: str
+) -> None:
+    sampan(zoo, tmp_path, "new", "line", "--model", "linear")
+    toml = tmp_path / "functions/line/function.toml"
+    toml.write_text(f'model = "linear"\nplacement = "{placement}"\n[endpoint]\n{endpoint}\n')
+    command = ["--store", str(zoo), "--project-dir", str(tmp_path), "package", "line", "--no-docker", "-o", "json"]
+    said = CliRunner().invoke(main, command)
+    assert f"line was not run: {reason}; times and memory stay unknown" in said.stderr
+    assert msgspec.json.decode(said.stdout)[0]["waterfall"]["measured"] is None

@@ -18,7 +18,7 @@ from sampan.contract.function import Endpoint, FunctionConfig
 from sampan.emulation.artefacts import Artefacts
 from sampan.emulation.compare import HandlerTarget, compare, compare_levels
 from sampan.emulation.endpoint import ContainerEndpoint, ProcessEndpoint
-from sampan.emulation.heavy import Behind
+from sampan.emulation.heavy import Behind, stand_behind
 from sampan.emulation.instance import InstanceError
 from sampan.emulation.requests import golden_asks
 from sampan.emulation.rie import free_ports
@@ -141,7 +141,7 @@ class TestProcess:
         self, artefacts: Callable[..., Here], monkeypatch: pytest.MonkeyPatch
     ):
         here = artefacts()
-        front = Front(here, Behind(here, "rie"), monkeypatch)
+        front = Front(here, stand_behind(here, "rie"), monkeypatch)
         asks = golden_asks(here.version.golden(), here.context.manifest)
         found = compare({"in-process": lambda: HandlerTarget(here), "rie": lambda: front}, asks, strict=True, warm=2)
         assert found.identical, found.difference
@@ -154,7 +154,7 @@ class TestProcess:
 
     def test_what_is_stopped_is_gone(self, artefacts: Callable[..., Here]):
         here = artefacts()
-        behind = Behind(here, "rie")
+        behind = stand_behind(here, "rie")
         url, name = behind.variables["AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME"], behind.variables["SAMPAN_ENDPOINT"]
         assert any('"init"' in line for line in behind.written())
         behind.stop()
@@ -242,7 +242,7 @@ class TestRefused:
 
     def test_triton_without_docker(self, artefacts: Callable[..., Here]):
         with pytest.raises(SampanError, match="the engine triton of linear is a container's; choose --level docker"):
-            Behind(artefacts(f'{HEAVY}engine = "triton"\n'), "rie")
+            stand_behind(artefacts(f'{HEAVY}engine = "triton"\n'), "rie")
 
     def test_a_function_that_is_not_heavy_has_none(self, artefacts: Callable[..., Here]):
         with pytest.raises(InstanceError, match="linear has no endpoint: it runs its model itself"):

@@ -287,6 +287,13 @@ def test_a_health_check_does_not_wait_for_requests(linear: Path):
     assert {answer.status_code for answer in answers} == {500}
 
 
+def test_what_nobody_waits_for_any_more_is_not_run(linear: Path):
+    app, _ = app_of(linear, EndpointSettings(timeout=-1), 1000)  # what ran would wait for a thousand
+    answers = asyncio.run(asked(app, 2))
+    assert [(answer.status_code, answer.headers["retry-after"]) for answer in answers] == [(503, "1")] * 2
+    assert "no thread was free" in answers[0].json()["error"]
+
+
 def test_an_answer_over_the_limit_is_413(linear: Path):
     app, _ = app_of(linear, EndpointSettings(), 1, payload=200)
     (answer,) = asyncio.run(asked(app, 1))

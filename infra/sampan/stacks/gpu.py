@@ -64,7 +64,8 @@ EMPTY_NAME = ("CloudFormation-Validate::F3031", "CloudFormation-Validate::F3033"
 # https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ProductionVariant.html, InferenceAmiVersion
 GPU_AMI = "al2023-ami-sagemaker-inference-gpu-4-1"
 OLD_GPUS = ("ml.p2.", "ml.p3.")  # older than Turing, the first that CUDA 13 compiles for
-ASYNC_PAYLOAD = 10**9  # bytes, https://docs.aws.amazon.com/sagemaker/latest/dg/async-inference.html
+# bytes and seconds, https://docs.aws.amazon.com/sagemaker/latest/dg/async-inference.html
+ASYNC_PAYLOAD, ASYNC_TIMEOUT = 10**9, 3600
 EMPTY_IS_NEVER_TAKEN = "the parameter's default is empty, and then the condition takes the configuration of the stack"
 
 
@@ -160,8 +161,9 @@ class ModelEndpoint(Construct):
         if self._endpoint.engine == "triton":
             return {"SAGEMAKER_TRITON_DEFAULT_MODEL_NAME": self._deployable.model, **config.environment}
         digest = {"SAMPAN_MANIFEST_DIGEST": packaged.manifest} if packaged else {}
-        payload = {"SAMPAN_MAX_PAYLOAD": str(ASYNC_PAYLOAD)} if self._asynchronous else {}
-        return {"POWERTOOLS_SERVICE_NAME": self._name, **digest, **payload, **config.endpoint_variables()}
+        limits = {"SAMPAN_MAX_PAYLOAD": str(ASYNC_PAYLOAD), "SAMPAN_TIMEOUT": str(ASYNC_TIMEOUT)}
+        own = limits if self._asynchronous else {}
+        return {"POWERTOOLS_SERVICE_NAME": self._name, **digest, **own, **config.endpoint_variables()}
 
     def _serve(self, model: sagemaker.CfnModel, alarms: list[cloudwatch.CfnAlarm]) -> None:
         """An endpoint whose configuration has the model."""

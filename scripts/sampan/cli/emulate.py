@@ -216,10 +216,10 @@ def _starter(artefacts: "Artefacts", level: str | None) -> tuple[Callable[[], "I
 def _started(artefacts: "Artefacts", level: "Level") -> tuple[Callable[[], "Instance"], str, "Behind | None"]:
     if not artefacts.function.config.heavy:
         return artefacts.starter(level), level, None
-    from sampan.emulation.heavy import Behind
+    from sampan.emulation.heavy import stand_behind
 
     say(f"{artefacts.function.name}: starting its endpoint")
-    behind = Behind(artefacts, level)
+    behind = stand_behind(artefacts, level)
     try:
         start = artefacts.starter(level, variables=behind.variables)
     except BaseException:

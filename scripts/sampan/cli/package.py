@@ -12,7 +12,7 @@ from sampan.cli.output import json_option, print_json, say, transfer_bar
 
 if TYPE_CHECKING:
     from sampan.packaging.budgets import Measurement
-    from sampan.packaging.build import Measure, Package
+    from sampan.packaging.build import Endpoint, Measure, Package
     from sampan.packaging.context import Context
     from sampan.packaging.image import Image
     from sampan.serving.golden import Sample
@@ -112,9 +112,12 @@ def _all(names: list[str], project: Path) -> list[str]:
 def _measurer(project: Path, rie: str | None, key: str | None) -> "Measure":
     """What runs the function and measures it: the image, else the same files under the emulator."""
 
-    def run(context: "Context", image: "Image | None", samples: "Sequence[Sample]") -> "Measurement | None":
+    def run(
+        context: "Context", image: "Image | None", endpoint: "Endpoint | None", samples: "Sequence[Sample]"
+    ) -> "Measurement | None":
         from sampan.emulation.artefacts import host_root, key_file
         from sampan.emulation.container import ContainerInstance
+        from sampan.emulation.heavy import measure_heavy, unlike_here
         from sampan.emulation.instance import InstanceError
         from sampan.emulation.measure import measure
         from sampan.emulation.requests import golden_events
@@ -126,8 +129,14 @@ def _measurer(project: Path, rie: str | None, key: str | None) -> "Measure":
             say(f"{function.name} was not run: its key is one of KMS")
             return None
         events = golden_events(samples, context.manifest)
+        reason = unlike_here(function.config) or ("" if image else "its endpoint runs as an image alone")
+        if endpoint is not None and reason:
+            say(f"{function.name} was not run: {reason}; times and memory stay unknown")
+            return None
         if image is not None:
             engine = Engine()
+            if endpoint is not None:
+                return measure_heavy(context, image, endpoint, events, engine, key_file(key))
             return measure(lambda: ContainerInstance(function, image.reference, engine, key_file(key)), events)
         try:
             program = find_rie(rie, project)

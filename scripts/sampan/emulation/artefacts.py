@@ -182,7 +182,7 @@ class Artefacts:
         Raises:
             SampanError: the level is not to be had here; says why.
         """
-        function = _told(self.sized(memory) if memory else self.function, variables or {})
+        function = told(self.sized(memory) if memory else self.function, variables or {})
         if level == "docker":
             image = self.image
             return lambda: ContainerInstance(function, image, self.engine, self.key_file)
@@ -267,7 +267,8 @@ def _settled(function: Function, record: Path) -> FunctionConfig:
     return msgspec.convert({**msgspec.to_builtins(function.config), **settled}, FunctionConfig)
 
 
-def _told(function: Function, variables: Mapping[str, str]) -> Function:
+def told(function: Function, variables: Mapping[str, str]) -> Function:
+    """The function with further variables of its environment."""
     environment = {**function.config.environment, **variables}
     return replace(function, config=msgspec.structs.replace(function.config, environment=environment))
 

@@ -19,7 +19,7 @@ import pybase64
 
 from sampan.contract.errors import SampanError
 from sampan.emulation.artefacts import LEVELS, Artefacts, Level
-from sampan.emulation.heavy import Behind
+from sampan.emulation.heavy import Behind, stand_behind
 from sampan.emulation.instance import KEY_VARIABLE, Instance, InstanceError, lambda_environment
 from sampan.emulation.requests import Ask, golden_asks
 from sampan.emulation.sam import SamApi
@@ -198,7 +198,7 @@ def _instance(artefacts: Artefacts, level: Level) -> InstanceTarget:
 
 def _heavy_instance(artefacts: Artefacts, level: Level) -> InstanceTarget:
     """An instance, and the endpoint that it asks: each level has both of its own."""
-    behind = Behind(artefacts, level)
+    behind = stand_behind(artefacts, level)
     try:
         return InstanceTarget(artefacts.starter(level, variables=behind.variables)(), behind)
     except BaseException:

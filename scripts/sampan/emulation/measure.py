@@ -13,7 +13,7 @@ import numpy as np
 from sampan.emulation.instance import Instance, InstanceError, Invocation
 from sampan.packaging.budgets import Measurement
 
-_TOLD = ("runtime", "import", "verify", "load", "first_run")
+_TOLD = ("runtime", "import", "client", "verify", "load", "first_run")
 
 
 def measure(

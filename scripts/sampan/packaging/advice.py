@@ -43,6 +43,8 @@ def of_item(facts: Facts, name: str, kind: str, mb: float, whole: float) -> str:
         return f"{start}: {_smaller_model(facts)}"
     if kind == "code":
         return f"{start}: a model or data that a pipeline reads belongs into the store, `sampan add --with`"
+    if name == "botocore" and facts.config.heavy:
+        return f"{start}: it asks the endpoint, and is trimmed to that already"
     if name in _BY_EXTRA:
         extra, without = _BY_EXTRA[name]
         return f"{start}: it comes with the extra '{extra}'; {without}"

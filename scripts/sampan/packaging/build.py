@@ -40,7 +40,6 @@ BOM, ENDPOINT_BOM, SIGNATURE, RECORD = "bom.cdx.json", "bom-endpoint.cdx.json", 
 SETTLED = ("placement", "memory", "snapstart", "endpoint")  # what the placement `auto` decides
 APIS: tuple[ApiKind, ...] = ("rest", "http")
 
-Measure = Callable[[Context, Image | None, Sequence[Sample]], Measurement | None]
 Step = Callable[[str], None]
 
 
@@ -79,6 +78,9 @@ class Endpoint:
     def reference(self) -> str:
         """The image's reference, else the path of the context."""
         return self.image.reference if self.image else str(self.context.folder)
+
+
+Measure = Callable[[Context, Image | None, Endpoint | None, Sequence[Sample]], Measurement | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,9 +153,9 @@ def package(
         )
     samples = version.golden()
     measurement = None
-    if measure is not None and endpoint is None:
+    if measure is not None:
         step("starting the function")
-        measurement = measure(context, image, samples)
+        measurement = measure(context, image, endpoint, samples)
     found = assess(
         function.config,
         _sizes(context, image, archives),
@@ -172,7 +174,7 @@ def package(
         archives=archives,
         endpoint=endpoint,
         fallback=contexts.fallback,
-        notes=(*(archives.notes if archives else ()), *_unmeasured(function)),
+        notes=archives.notes if archives else (),
     )
     replace_file(folder / GOLDEN, golden_requests(samples, context.manifest))
     _write_papers(made, version, store, chosen)
@@ -228,16 +230,6 @@ def _endpoint(context: Context, folder: Path, order: Order, step: Step) -> Endpo
     tag, log = _named(context, order.tag), folder / "build-endpoint.log"
     return Endpoint(
         context=context, base=base, image=build_image(Engine(), context, base=base, tag=tag, log=log, watch=step)
-    )
-
-
-def _unmeasured(function: Function) -> tuple[str, ...]:
-    """What is not known of a function whose model is elsewhere."""
-    if not function.config.heavy:
-        return ()
-    return (
-        f"{function.name} was not started: its endpoint answers for its model, and is not here; "
-        "times and memory stay unknown",
     )
 
 

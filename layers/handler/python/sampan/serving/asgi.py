@@ -4,6 +4,7 @@ Used by `sampan serve --mode asgi`, by any ASGI server, and by the cold lane of 
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 
@@ -30,17 +31,18 @@ Run = Callable[[Request], Awaitable[Response]]
 _PROBES = ("/ping", "/v2/health/live", "/v2/health/ready")  # are answered however many requests wait
 
 
-def create_app(api: Api, observer: Observer | None = None, *, threads: int = 0) -> FastAPI:
+def create_app(api: Api, observer: Observer | None = None, *, threads: int = 0, patience: float = math.inf) -> FastAPI:
     """A FastAPI app whose inference routes give the same bytes as the hot lane.
 
     Args:
         threads: as many requests run at a time, each in a thread, so that a batch can be made of them; 0: quick ones
             are answered in the event loop, one by one.
+        patience: seconds that its sender waits for an answer; a request that a thread gets later is not run.
     """
     app = FastAPI(
         title="Sampan", version=VERSION, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
     )
-    run = _in_threads(api, threads) if threads else _paced(api)
+    run = _in_threads(api, threads, patience) if threads else _paced(api)
 
     async def answer(http: HttpRequest) -> HttpResponse:
         start = time.perf_counter()
@@ -78,13 +80,18 @@ def _paced(api: Api) -> Run:
     return run
 
 
-def _in_threads(api: Api, threads: int) -> Run:
+def _in_threads(api: Api, threads: int, patience: float) -> Run:
     limiter = CapacityLimiter(threads)
+
+    def answer(request: Request, end: float) -> Response:
+        if time.monotonic() > end:
+            return error_response(UnavailableError(f"no thread was free for {patience:g} s; ask less at a time"))
+        return api.answer(request)
 
     async def run(request: Request) -> Response:
         if request.path in _PROBES:
             return api.answer(request)
-        return await to_thread.run_sync(api.answer, request, limiter=limiter)
+        return await to_thread.run_sync(answer, request, time.monotonic() + patience, limiter=limiter)
 
     return run
 

@@ -105,7 +105,8 @@ def create_endpoint(settings: EndpointSettings, serving: Settings, phases: Phase
 def create_endpoint_app(api: EndpointApi, settings: EndpointSettings, observer: Observer) -> FastAPI:
     """The app, with threads for the requests of every session's batch and of the batch that gathers meanwhile."""
     api.errors.append(observer.failed)
-    return create_app(api, observer, threads=max(_FEWEST, 2 * settings.batch * settings.sessions + 8))
+    threads = max(_FEWEST, 2 * settings.batch * settings.sessions + 8)
+    return create_app(api, observer, threads=threads, patience=settings.timeout)
 
 
 def serve(environment: Mapping[str, str] | None = None) -> None:

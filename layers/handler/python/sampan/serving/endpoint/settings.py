@@ -26,6 +26,7 @@ class EndpointSettings:
         provider: where the model runs, if it can.
         multi_model: models are loaded and unloaded over HTTP.
         host, port: to listen on; port 0 takes a free one.
+        timeout: seconds that SageMaker waits for an answer: 60, of an asynchronous endpoint up to an hour.
         grace: seconds that requests under way get after SIGTERM; SageMaker kills after 30.
         root: folder that models are loaded from over HTTP.
     """
@@ -37,6 +38,7 @@ class EndpointSettings:
     multi_model: bool = False
     host: str = "0.0.0.0"
     port: int = 8080
+    timeout: int = 60
     grace: int = 25
     root: Path = Path(MODELS)
 
@@ -46,7 +48,8 @@ def read_endpoint_settings(environment: Mapping[str, str] | None = None) -> Endp
 
     | variable | setting |
     |---|---|
-    | `SAMPAN_BATCH`, `SAMPAN_BATCH_DELAY_MS`, `SAMPAN_SESSIONS`, `SAMPAN_PROVIDER`, `SAMPAN_GRACE` | as named |
+    | `SAMPAN_BATCH`, `SAMPAN_BATCH_DELAY_MS`, `SAMPAN_SESSIONS`, `SAMPAN_PROVIDER` | as named |
+    | `SAMPAN_TIMEOUT`, `SAMPAN_GRACE` | as named |
     | `SAGEMAKER_MULTI_MODEL` | `multi_model`: true |
     | `SAMPAN_HOST` | `host` |
     | `SAGEMAKER_BIND_TO_PORT` | `port` |
@@ -68,6 +71,7 @@ def read_endpoint_settings(environment: Mapping[str, str] | None = None) -> Endp
         multi_model=env.get("SAGEMAKER_MULTI_MODEL", "").lower() in ("1", "true", "yes"),
         host=env.get("SAMPAN_HOST") or default.host,
         port=int(_number(env, "SAGEMAKER_BIND_TO_PORT", default.port, 0, 65535)),
+        timeout=int(_number(env, "SAMPAN_TIMEOUT", default.timeout, 1, 3600)),
         grace=int(_number(env, "SAMPAN_GRACE", default.grace, 0, 3600)),
         root=Path(env.get("SAMPAN_MODELS_ROOT") or default.root),
     )
