@@ -16,14 +16,13 @@ _CUDA = {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameA
 _TENSORRT = {"trt_engine_cache_enable": "True", "trt_engine_cache_path": ENGINES}
 
 
-def execution_providers(provider: str, *, fp16: bool = False) -> tuple[Provider, ...]:
+def execution_providers(provider: str) -> tuple[Provider, ...]:
     """Execution providers for `cpu`, `cuda` or `tensorrt`, the best first; each leaves to the next what it cannot run.
 
-    Args:
-        fp16: let TensorRT compute in half precision, which changes answers.
+    TensorRT computes in single precision: half of it would change answers that golden samples were recorded for.
     """
     cuda: Provider = (NAMES["cuda"], _CUDA)
-    tensorrt: Provider = (NAMES["tensorrt"], _TENSORRT | ({"trt_fp16_enable": "True"} if fp16 else {}))
+    tensorrt: Provider = (NAMES["tensorrt"], _TENSORRT)
     return {"cpu": (CPU,), "cuda": (cuda, CPU), "tensorrt": (tensorrt, cuda, CPU)}[provider]
 
 
