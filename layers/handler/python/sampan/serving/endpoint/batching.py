@@ -25,7 +25,7 @@ from sampan.contract.tensors import Array, Signature, Tensors
 from sampan.serving.golden import Sample, difference
 from sampan.serving.session import Session
 
-WORTH = 0.95  # of the time that rows take one by one, which a batch of them may take
+WORTH = 0.9  # of the time that rows take one by one, which a batch of them may take
 LOUD = 8  # how many times larger a row's floats are made, to see whether the rows beside it change
 _SHAPES = 4  # shapes of golden samples that are tried together
 _TIMED = 0.5  # seconds that are spent on timing, but for the first round
