@@ -108,6 +108,13 @@ def test_json_is_told_by_its_members(invoked):
         np.testing.assert_allclose(found[list(answer)[-1]], numbers, rtol=1e-6)
 
 
+def test_json_may_come_as_curl_sends_it(invoked):
+    served, body = invoked("linear"), json.dumps({"instances": [ROW]}).encode()
+    answer = everywhere(served, ask(body, "application/x-www-form-urlencoded"))
+    assert answer.status == 200
+    np.testing.assert_allclose(answer.json()["predictions"], wanted(served, [ROW]), rtol=1e-6)
+
+
 @pytest.mark.parametrize("count", [1, 4000])
 def test_v2_json_says_its_interface(invoked, zoo: Path, count: int):
     """Small bodies and those that simdjson reads."""
@@ -364,7 +371,7 @@ def test_accept_chooses_the_form_of_rows(invoked, kind: str, accept: str, answer
 @pytest.mark.parametrize(
     ("name", "asked", "words"),
     [
-        ("linear", ask(b"{}", "application/x-www-form-urlencoded"), "'application/x-www-form-urlencoded' cannot be"),
+        ("linear", ask(b"{}", "multipart/form-data"), "'multipart/form-data' cannot be read here"),
         ("linear", ask(b"{}", "application/jsonlines"), "'application/jsonlines' cannot be read here"),
         ("linear", ask(b'{"instances":[[1,2,3,4]]}', "", "text/html"), "it can be application/json or text/csv or"),
         ("linear", ask(json.dumps(V2).encode(), "", "text/csv"), "for, 'text/csv'; it can be " + TRITON),

@@ -25,6 +25,7 @@ from sampan.serving.repository import ServedModel
 TRITON = "application/vnd.sagemaker-triton.binary+json"
 HEADER_SIZE = "json-header-size"
 _TABLES = {table.MEDIA_TYPE: table.decode_table, npy.MEDIA_TYPE: npy.decode_npy}
+_CURL = "application/x-www-form-urlencoded"  # what `curl -d` says of JSON
 _ITEMS = (OCTETS, "text/plain", "image/", "audio/")
 
 
@@ -77,7 +78,7 @@ def _read(call: Call, model: ServedModel) -> Tensors | Items:
         return _v2(model, v2.decode_request(call.body, parameters[HEADER_SIZE], model.signature, HEADER_SIZE), TRITON)
     if length is not None and kind in (OCTETS, JSON):
         return _v2(model, v2.decode_request(call.body, length, model.signature), OCTETS)
-    if kind == JSON or kind.endswith("+json"):
+    if kind in (JSON, _CURL) or kind.endswith("+json"):
         return json.read(call.body, lambda node: _document(node, model))
     if kind in _TABLES:
         if len(model.signature.inputs) != 1:
