@@ -73,6 +73,15 @@ class TestChoice:
         assert plan.choice.placement == "sagemaker-async"
         assert plan.reasons["lambda"].startswith("too large: it needs 13,200 MB")
 
+    def test_a_queue_that_never_empties_does_not_start_from_zero(self):
+        plan = decide(case(made(9.0, 93, 280), "60/s", 150))
+        queued = next(option for option in plan.options if option.key == "sagemaker-async:ml.c5.large")
+        assert plan.reasons[queued.key].endswith("requests and answers go through S3")
+        assert 200 < queued.p95 < 1000
+        assert queued.utilisation > 0.2
+        direct = next(option for option in plan.options if option.key == "sagemaker:ml.c5.large")
+        assert queued.kwh < direct.kwh  # the function before it does not wait
+
     def test_a_tight_objective_buys_provisioned_instances(self):
         plan = decide(case(made(), "5/h", 60))
         assert plan.choice.kind == "lambda-provisioned"

@@ -34,6 +34,7 @@ FRONT_MB = 512  # memory of the function before an endpoint
 LOAD = 0.7  # of an instance, that scaling aims at
 PATIENCE = 60.0  # s that a real-time endpoint takes at most
 BACKLOG = 4  # requests on each instance of an asynchronous endpoint, that scaling aims at
+SETTLING = 10  # starts of an instance that a window must have for scaling to settle in it
 SPARE_GB = 1.0  # of an instance's and a GPU's memory that the model cannot have
 GPU_SHARE = 1.5  # of the model's size, in the GPU's memory
 MANAGED = 3  # instances of a capacity provider at least: one in each of three zones
@@ -86,7 +87,8 @@ class RealTime:
             parts = _endpoint_parts(case, window, self.instance, ran) | _front_parts(case, window, whole)
         except InvalidInputError as error:
             return replace(option, problem=f"no price known: {error.message}")
-        return finished(option, case, whole, parts, _wh(case, window, found, ran), speed)
+        waited_ms = float(whole.latency[np.isfinite(whole.latency)].sum()) * 1000
+        return finished(option, case, whole, parts, _wh(case, window, found, ran, waited_ms), speed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +112,11 @@ class Asynchronous:
         window, runs = case.sample()
         services, speed = case.profile.on_instance(self.instance, runs, found.vcpus)
         most = max(2, ceil(case.traffic.peak * float(services.mean())) + 1)
+        startup = case.profile.value("instance_start")
         rules = Scaling(
             places=1,
-            startup=case.profile.value("instance_start"),
-            first=0,
+            startup=startup,
+            first=ceil(case.traffic.mean * float(services.mean())) if _dense(case, window, startup) else 0,
             least=0,
             most=most,
             target=BACKLOG,
@@ -126,11 +129,11 @@ class Asynchronous:
             parts = _endpoint_parts(case, window, self.instance, ran)
         except InvalidInputError as error:
             return replace(option, problem=f"no price known: {error.message}")
-        requests = len(services) * window.weight
+        requests, hop_ms = len(services) * window.weight, case.profile.value("hop")
         parts["function before it"] = request_cost(case.prices, requests) + compute_cost(
-            case.prices, gb_seconds(FRONT_MB, requests * case.profile.value("hop"))
+            case.prices, gb_seconds(FRONT_MB, requests * hop_ms)
         )
-        return finished(option, case, whole, parts, _wh(case, window, found, ran), speed)
+        return finished(option, case, whole, parts, _wh(case, window, found, ran, len(services) * hop_ms), speed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +164,7 @@ class Managed:
         except InvalidInputError as error:
             return replace(option, problem=f"no price known: {error.message}")
         option = replace(option, name=f"{self.instance}{_times(count)}, managed")
-        return finished(option, case, ran, {"instances": cost}, _wh(case, window, found, ran), speed)
+        return finished(option, case, ran, {"instances": cost}, _wh(case, window, found, ran, 0.0), speed)
 
 
 def instances(prices: Prices, only: str | None = None) -> Iterator[list[RealTime] | list[Asynchronous] | list[Managed]]:
@@ -224,13 +227,22 @@ def _unpriced(prices: Prices, instance: str) -> str:
     return "" if instance in prices.here.instances else f"no price known for {prices.region}; --prices takes one"
 
 
-def _wh(case: Case, window: Window, found: Machine, ran: Run) -> float | None:
-    """Wh of a month, an estimate; None where the power of the GPU is not known."""
+def _dense(case: Case, window: Window, startup: float) -> bool:
+    """Whether requests come so steadily that nothing ever scales to zero; the window then is too short to settle in."""
+    return not case.traffic.shaped and window.seconds < SETTLING * startup
+
+
+def _wh(case: Case, window: Window, found: Machine, ran: Run, front_ms: float) -> float | None:
+    """Wh of a month, an estimate; None where the power of the GPU is not known.
+
+    Args:
+        front_ms: that the function before the instances runs for, in the window.
+    """
     try:
         power = machine_watts(case.energy, found, min(1.0, ran.utilisation))
     except InvalidInputError:
         return None
-    front = watt_hours(case.energy, FRONT_MB, float(ran.latency[np.isfinite(ran.latency)].sum()) * 1000)
+    front = watt_hours(case.energy, FRONT_MB, front_ms)
     return power * ran.paid * window.weight / 3600 + front * window.weight
 
 

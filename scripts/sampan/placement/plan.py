@@ -229,7 +229,8 @@ def _slow(option: Option) -> str:
         before = " the function before it" if option.kind == "sagemaker" else ""
         return f"{option.cold:.0%} of the requests start{before} cold"
     if option.kind == "sagemaker-async":
-        return "it starts from zero instances"
+        waits = option.p95 > PATIENCE * 1000
+        return "it starts from zero instances" if waits else "requests and answers go through S3"
     if option.p95 > 3 * warm:
         return f"requests wait for a place ({amount(warm)} ms without)"
     return f"the model takes {amount(warm)} ms there"

@@ -196,7 +196,7 @@ class _Fleet:
         self._waits = np.zeros(2 * self._count)
         self._asked, self._over, self._under = 0, 0, 0
         self._pace = window.pace
-        self._rest, self._last = 0.0, 0.0
+        self._rest, self._last, self._held = 0.0, 0.0, 0.0
         self._paid, self._capacity, self._peak = 0.0, 0.0, 0
 
     def run(self) -> Run:
@@ -225,7 +225,8 @@ class _Fleet:
         return self._result()
 
     def _pass(self, now: float) -> None:
-        """Count instances over the time since the last event, as far as it is in the second window."""
+        """Count requests over the time since the last event; instances as far as it is in the second window."""
+        self._held += (len(self._line) + len(self._running)) * max(0.0, now - self._last)
         start, end = max(self._last, self._window.seconds), min(now, 2 * self._window.seconds)
         if end > start:
             self._paid += (self._there + len(self._coming)) * (end - start)
@@ -241,8 +242,8 @@ class _Fleet:
 
     def _scale(self, now: float) -> None:
         rules = self._rules
-        load = float(len(self._line) + len(self._running)) if rules.backlog else self._asked / self._pace
-        self._asked = 0
+        load = self._held / (TICK * self._pace) if rules.backlog else self._asked / self._pace
+        self._asked, self._held = 0, 0.0
         there = self._there + len(self._coming)
         if there == 0:
             if load:
