@@ -54,8 +54,8 @@ batching and without, asked by many clients at once and by one. Made by `scripts
 by hand. Medians over the rounds with their 95 % bootstrap interval; ratios are taken within a round, where both
 servers ran seconds apart. `alone` is one client's median. `mlp` is made for this page: two layers with 67 MB of
 weights. All other models are real ones. A model is batched only where its golden samples, run together, answer as they
-do alone, and a row in a full batch is quicker than a row alone; where that does not hold the server says why, and runs
-each request by itself."""
+do alone, and a row in a full batch takes a tenth less than a row alone; where that does not hold the server says why,
+and runs each request by itself."""
 Figures = dict[str, dict[str, list[float]]]  # way → figure → a value each round
 
 

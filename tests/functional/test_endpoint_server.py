@@ -23,12 +23,12 @@ from sampan.contract.errors import InvalidInputError
 from sampan.serving.dataplane import DataPlane
 from sampan.serving.endpoint.server import EndpointApi, create_endpoint_app
 from sampan.serving.endpoint.settings import (
-    REAL_TIME_PAYLOAD,
     EndpointSettings,
     read_endpoint_settings,
     read_serving_settings,
 )
 from sampan.serving.repository import ModelRepository, ServedModel
+from sampan.serving.settings import SAGEMAKER_PAYLOAD
 from sampan.store import LocalStore, open_store
 from sampan.store.add import add_model
 from serving import Recorder, tensor
@@ -247,7 +247,7 @@ class Gathering(ServedModel):
         return super().answer(inputs, outputs)
 
 
-def app_of(folder: Path, settings: EndpointSettings, parties: int, payload: int = REAL_TIME_PAYLOAD) -> tuple[Any, Any]:
+def app_of(folder: Path, settings: EndpointSettings, parties: int, payload: int = SAGEMAKER_PAYLOAD) -> tuple[Any, Any]:
     model = Gathering(folder)
     model.barrier = threading.Barrier(parties)
     model.open()

@@ -444,7 +444,7 @@ def test_a_batch_that_is_no_quicker_is_none(first: float, each: float, won: bool
     found = worthwhile(Slow(clock, first, each), [Sample({"x": row(n)}, {}) for n in range(3)], 16, clock)
     assert (found == "") is won
     if not won:
-        assert re.fullmatch(r"a row takes 10 ms in a batch of 16 and 10\S* ms alone, so nothing is won by it", found)
+        assert re.fullmatch(r"a row takes 10 ms in a batch of 16 and 10\S* ms alone, so too little is won", found)
 
 
 # --- a served model --------------------------------------------------------------------------------------------

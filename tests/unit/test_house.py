@@ -59,7 +59,7 @@ MAY_IN_A_LAYER = {  # in modules that few functions import
 }
 NOT_AT_THE_START = {
     *("fastapi", "starlette", "pydantic", "mangum", "asyncio", "tokenizers", "PIL"),
-    *("boto3", "botocore.session", "tenacity", "aws_xray_sdk", "onnx", "click", "rich"),
+    *("sampan.serving.invocations", "boto3", "botocore.session", "tenacity", "aws_xray_sdk", "onnx", "click", "rich"),
 }
 
 

@@ -268,6 +268,11 @@ def packaged(project: Path, store: Store, text: str = "", **order: Any) -> Any:
     return package(project, store, "fish", Order(docker=False, **order))
 
 
+def test_a_key_that_no_endpoint_reaches_is_refused(project: Path, store: Store):
+    with pytest.raises(InvalidInputError, match=r"the endpoint of fish has no network, .*; package it without --key"):
+        packaged(project, store, key="kms:arn:aws:kms:eu-west-1:123456789012:key/one")
+
+
 def test_the_record_and_the_papers_have_both_sides(project: Path, store: Store):
     made = packaged(project, store, 'fallback = "small"\n', base="debian:12", endpoint_base="python:3.11")
     record = json.loads((made.folder / "package.json").read_bytes())

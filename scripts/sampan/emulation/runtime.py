@@ -19,9 +19,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from sampan.contract.errors import SampanError
+from sampan.serving.settings import SAGEMAKER_PAYLOAD
 
 VARIABLE = "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME"
-PAYLOAD = 6 * 1024 * 1024  # bytes of a request or an answer
 TIMEOUT = 60.0  # s that a container may take
 ACCOUNT, REGION, VARIANT = "123456789012", "us-east-1", "AllTraffic"
 _PATH = re.compile(r"/endpoints/([^/]+)/invocations")
@@ -58,7 +58,7 @@ class Runtime:
         host: str = "127.0.0.1",
         *,
         timeout: float = TIMEOUT,
-        limit: int = PAYLOAD,
+        limit: int = SAGEMAKER_PAYLOAD,
     ) -> None:
         try:
             self._server = _Server((host, 0), _Handler)

@@ -135,7 +135,7 @@ def package(
     function = read_function(project, name)
     if chosen.settled is not None:
         function = replace(function, config=chosen.settled)
-    _placeable(function)
+    _placeable(function, chosen.key is not None)
     folder, base = project / BUILD / name, base_of(function, chosen.base)
     version = store.find(function.config.model)
     step("writing the context")
@@ -242,11 +242,15 @@ def _named(context: Context, tag: str | None) -> str | None:
     return f"{place}{slash}{stem}{'-endpoint' if context.shape.endpoint else ''}{colon}{number}"
 
 
-def _placeable(function: Function) -> None:
+def _placeable(function: Function, sealed: bool) -> None:
     if function.config.placement == "auto":
         raise InvalidInputError(
             f"{function.name} has placement 'auto', which 'sampan package' does not build; it is settled before, or "
             "set lambda, lambda-zip, sagemaker or sagemaker-async"
+        )
+    if function.config.heavy and sealed:
+        raise InvalidInputError(
+            f"the endpoint of {function.name} has no network, so it reaches no key; package it without --key"
         )
 
 

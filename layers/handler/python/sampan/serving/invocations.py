@@ -1,4 +1,4 @@
-"""SageMaker's container contract: can it be asked, and a prediction of the default model in many forms.
+"""SageMaker's container contract: a prediction of the default model in many forms.
 
     Content-Type → tensors (V2, rows, CSV, npy) → run → V2, rows, CSV, npy, as Accept asks
                  → items (text, bytes)          → pre-process, run, post-process → JSON
@@ -43,16 +43,6 @@ class Items(msgspec.Struct, frozen=True):
 
     one: bool
     items: list[Any]
-
-
-def ping(call: Call) -> Response:
-    """Whether every live model is open; what is asked every few seconds opens none."""
-    models = list(call.plane.repository.live())
-    ready = all(model.ready for model in models)
-    shown = [
-        {"name": model.name, "version": model.version, "ready": model.ready, **model.details()} for model in models
-    ]
-    return Response(json.dumps({"status": "ready" if ready else "loading", "models": shown}), 200 if ready else 503)
 
 
 def invocations(call: Call) -> Response:

@@ -20,7 +20,6 @@ from sampan.serving.codecs import json
 from sampan.serving.dataplane import DataPlane
 from sampan.serving.http import Request, Response, compressed, decoded_body, error_response
 from sampan.serving.inference import embeddings, infer, plain, predict, v1_predict
-from sampan.serving.invocations import invocations, ping
 
 
 def _server(call: Call) -> Response:
@@ -34,6 +33,22 @@ def _live(call: Call) -> Response:
 def _ready(call: Call) -> Response:
     ready = call.plane.repository.ready()
     return Response(json.dumps({"ready": ready}), 200 if ready else 503)
+
+
+def _ping(call: Call) -> Response:
+    """Whether every live model is open; what is asked every few seconds opens none."""
+    models = list(call.plane.repository.live())
+    ready = all(model.ready for model in models)
+    shown = [
+        {"name": model.name, "version": model.version, "ready": model.ready, **model.details()} for model in models
+    ]
+    return Response(json.dumps({"status": "ready" if ready else "loading", "models": shown}), 200 if ready else 503)
+
+
+def _invocations(call: Call) -> Response:
+    from sampan.serving.invocations import invocations  # with its codecs, for what a function is rarely asked
+
+    return invocations(call)
 
 
 def _index(call: Call) -> Response:
@@ -86,8 +101,8 @@ ROUTES = (
     Route("POST", "/v2/repository/index", _index, "Every served version"),
     Route("GET", "/v1/models", _v1_models, "List the models"),
     Route("GET", "/v1/models/{model}", _v1_model, "Model status, V1 protocol"),
-    Route("GET", "/ping", ping, "Can it be asked, SageMaker"),
-    Route("POST", "/invocations", invocations, "Predict with the default model, SageMaker"),
+    Route("GET", "/ping", _ping, "Can it be asked, SageMaker"),
+    Route("POST", "/invocations", _invocations, "Predict with the default model, SageMaker"),
 )
 
 

@@ -237,7 +237,7 @@ def batchable(session: Session, samples: Sequence[Sample], golden: Golden, batch
 def worthwhile(
     session: Session, samples: Sequence[Sample], batch: int, clock: Callable[[], float] = time.perf_counter
 ) -> str:
-    """Why a batch wins nothing, by the shortest of some times; empty where it does.
+    """Why a batch wins too little, by the shortest of some times; empty where it does.
 
     A dense layer reads its weights once for all rows, which is most of its time; the features of convolutions may no
     longer fit into a CPU's caches, which makes each row slower.
@@ -258,9 +258,7 @@ def worthwhile(
     alone, together = (min(column) * 1000 for column in zip(*times, strict=True))
     if together <= WORTH * alone:
         return ""
-    return (
-        f"a row takes {together:.3g} ms in a batch of {_rows(many)} and {alone:.3g} ms alone, so nothing is won by it"
-    )
+    return f"a row takes {together:.3g} ms in a batch of {_rows(many)} and {alone:.3g} ms alone, so too little is won"
 
 
 def _kinds(samples: Sequence[Sample], batch: int) -> list[list[Tensors]]:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from sampan.contract.errors import InvalidInputError
-from sampan.serving.settings import Settings, read_settings
+from sampan.serving.settings import SAGEMAKER_PAYLOAD, Settings, read_settings
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
-REAL_TIME_PAYLOAD = 6 * 1024 * 1024  # bytes, https://docs.aws.amazon.com/general/latest/gr/sagemaker.html
 MODEL = "/opt/ml/model"  # where SageMaker puts a model, your-algorithms-inference-code.html
 MODELS = "/opt/ml/models"  # where it puts those of a multi-model endpoint, mms-container-apis.html
 
@@ -87,7 +86,7 @@ def read_serving_settings(environment: Mapping[str, str] | None = None) -> Setti
     """
     env = os.environ if environment is None else environment
     given = {name: value for name, value in env.items() if value}
-    return read_settings({"SAMPAN_MODELS": MODEL, "SAMPAN_MAX_PAYLOAD": str(REAL_TIME_PAYLOAD), **given})
+    return read_settings({"SAMPAN_MODELS": MODEL, "SAMPAN_MAX_PAYLOAD": str(SAGEMAKER_PAYLOAD), **given})
 
 
 def _number(
